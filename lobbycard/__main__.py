@@ -1,0 +1,132 @@
+"""python -m lobbycard: everything but training, from the command line."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from lobbycard.front import front_door
+
+Runtime = Literal["auto", "onnx", "torch", "fastai"]
+Model = Annotated[Path, tyro.conf.arg(help="model folder, or a fastai learner (.pkl)")]
+app = tyro.extras.SubcommandApp()
+
+
+@app.command
+def predict(
+    inputs: tyro.conf.Positional[tuple[str, ...]],
+    /,
+    model: Model,
+    out: Path | None = None,
+    images: Path | None = None,
+    top_k: int | None = None,
+    threshold: float | None = None,
+    shift: float = 0.0,
+    tta: bool = False,
+    runtime: Runtime = "auto",
+    trust: bool = False,
+) -> None:
+    """Genres of pictures, folders of pictures, or the posters of a movie table, as CSV.
+
+    A picture that cannot be read is one row with its error, and the run goes on.
+
+    Args:
+        inputs: pictures, folders, or movie tables (.csv)
+        out: the CSV to write; standard output if not given
+        images: where a table's posters lie; the folder images/ beside the table if not given
+        top_k: at most this many genres a poster
+        threshold: one threshold for all genres, 0 to 1, instead of the model's own
+        shift: move all thresholds, in log-odds; above 0 gives fewer genres, below 0 more
+        tta: average over three views of each poster, at three times the cost
+        runtime: auto takes ONNX Runtime if it is installed
+        trust: --model is a fastai learner (.pkl) without its folder, and the code in it may run
+    """
+    from lobbycard.poster.answers import Choice, find_pictures, write_answers
+    from lobbycard.poster.predictor import PosterPredictor
+
+    pictures = find_pictures(inputs, images)
+    failed = write_answers(PosterPredictor.load(model, runtime, trust), pictures, out, Choice(top_k, threshold, shift), tta)
+    if failed:
+        print(f"{failed} of {len(pictures)} pictures could not be read: see the error column", file=sys.stderr)
+    if failed == len(pictures):
+        raise SystemExit(1)
+
+
+@app.command
+def evaluate(
+    model: Model,
+    csv: Path,
+    images: Path,
+    json: Path | None = None,
+    tta: bool = False,
+    runtime: Runtime = "auto",
+    trust: bool = False,
+) -> None:
+    """Measure a model folder on any movie table, beside what no skill scores.
+
+    Args:
+        csv: movie table in the Kaggle file's columns
+        images: folder of its posters, tt<imdbId>.jpg
+        json: where to write the numbers
+        tta: average over three views of each poster
+        runtime: auto takes ONNX Runtime if it is installed
+        trust: --model is a fastai learner (.pkl) without its folder, and the code in it may run
+    """
+    from lobbycard.poster.evaluation import evaluate_model, write_evaluation
+    from lobbycard.poster.predictor import PosterPredictor
+    from lobbycard.report.words import metrics_table
+
+    found = evaluate_model(PosterPredictor.load(model, runtime, trust), csv, images, tta=tta)
+    print(f"\n{found['n']} posters\n{metrics_table(found['metrics'], found['baselines'])}")
+    if json is not None:
+        write_evaluation(found, json)
+
+
+@app.command
+def download(
+    csv: Path, images: Path = Path("data/posters"), connections: int = 16, timeout: float = 20.0, retry_permanent: bool = False
+) -> None:
+    """Fetch the posters of a movie table, resumable; manifest.csv tells how each one ended.
+
+    Args:
+        csv: movie table in the Kaggle file's columns
+        images: folder to put them in
+        connections: open connections a host
+        timeout: seconds to wait for a host
+        retry_permanent: also try again what was missing or refused before
+    """
+    from lobbycard.catalog.download import DownloadOptions, coverage, format_coverage
+    from lobbycard.catalog.download import download as fetch
+    from lobbycard.catalog.table import read_table
+    from lobbycard.progress import progress
+
+    table = read_table(csv)
+    print(table.summary())
+    options = DownloadOptions(connections=connections, timeout=timeout, retry_permanent=retry_permanent)
+    manifest = fetch(table.frame, images, options, progress=progress)
+    print(format_coverage(coverage(table.frame, set(manifest.loc[manifest["status"] == "ok", "file"]))))
+
+
+@app.command
+def sample(out: Path = Path("data/sample"), n: int = 1200, seed: int = 0) -> None:
+    """Draw the embedded sample: posters made by code, and their movie table.
+
+    Args:
+        out: folder for images/ and MovieGenre.csv
+        n: movies
+        seed: of everything drawn at random
+    """
+    from lobbycard.catalog.sample import write_sample
+
+    print(write_sample(out, n=n, seed=seed))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one subcommand; user errors are one line and status 2."""
+    with front_door():
+        app.cli(prog="python -m lobbycard", args=arguments)
+
+
+if __name__ == "__main__":
+    main()

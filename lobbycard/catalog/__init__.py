@@ -1,0 +1,1 @@
+"""Which movies, which pictures: tables, selection, downloads, pixels, splits. No torch."""

@@ -1,0 +1,57 @@
+"""Pictures as batches of pixels, decoded ahead in threads, one bad file never stopping the rest."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from lobbycard.catalog.image import ImageError, Source, poster_array
+
+THREADS = 4  # Pillow decodes outside the interpreter's lock; more threads only queue up behind the network
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some pictures in the order they were given."""
+
+    sources: list[Source]  # B
+    pixels: np.ndarray  # (B', H, W, 3) uint8 of those that could be read, B' <= B
+    rows: np.ndarray  # (B',) which of `sources` they are
+    errors: dict[int, str]  # index into `sources` -> why it could not be read
+
+
+def batches(sources: Iterable[Source], size: tuple[int, int], batch_size: int) -> Iterator[Batch]:
+    """Decode pictures to `size` (height, width), `batch_size` at a time, the next batch while this one is used.
+
+    `sources` may be endless: no more than three batches of it are held.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        source = iter(sources)
+        ahead: list[tuple[list[Source], list]] = []
+        while True:
+            while len(ahead) < 2 and (chunk := list(islice(source, batch_size))):
+                ahead.append((chunk, [pool.submit(_read, item, size) for item in chunk]))
+            if not ahead:
+                return
+            chunk, futures = ahead.pop(0)
+            results = [future.result() for future in futures]
+            rows = [i for i, r in enumerate(results) if not isinstance(r, str)]
+            pixels = np.stack([results[i] for i in rows]) if rows else np.empty((0, *size, 3), np.uint8)
+            errors = {i: r for i, r in enumerate(results) if isinstance(r, str)}
+            yield Batch(chunk, pixels, np.array(rows, dtype=int), errors)
+
+
+def normalize(pixels: np.ndarray, mean: Iterable[float], std: Iterable[float]) -> np.ndarray:
+    """What the network takes, (B, 3, H, W) fp32, from (B, H, W, 3) uint8: scaled to [0, 1], less `mean`, over `std`."""
+    scale = (1.0 / (255.0 * np.asarray(list(std), np.float64))).astype(np.float32)
+    shift = (np.asarray(list(mean), np.float64) / np.asarray(list(std), np.float64)).astype(np.float32)
+    return np.ascontiguousarray((pixels.astype(np.float32) * scale - shift).transpose(0, 3, 1, 2))
+
+
+def _read(source: Source, size: tuple[int, int]) -> np.ndarray | str:
+    try:
+        return poster_array(source, size)
+    except (ImageError, OSError) as error:
+        return str(error) if isinstance(error, ImageError) else f"cannot be read: {error.strerror or error}"

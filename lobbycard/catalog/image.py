@@ -1,0 +1,165 @@
+"""The only door through which pixels enter, in training and in serving.
+
+Whatever a poster file is (rotated by EXIF, transparent, CMYK, 16-bit, animated), what comes out is one upright 8-bit
+RGB image, or an `ImageError` that says why not. Needs Pillow and NumPy, nothing else.
+"""
+
+import io
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from lobbycard.errors import InputError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")  # an allow-list: Pillow's rarer decoders are attack surface
+MAX_PIXELS = 50_000_000  # checked on the header; decoded as RGB this is 150 MB
+MAX_BYTES = 50_000_000
+
+Source = str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image
+
+
+class ImageError(InputError):
+    """A picture that cannot be used; `status` is one of `not_image`, `truncated`, `too_large`."""
+
+    def __init__(self, status: str, message: str):
+        super().__init__(message)
+        self.status = status
+
+
+def load_poster(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode a picture completely and return it upright as 8-bit RGB.
+
+    EXIF orientation is applied, transparency is laid on white, CMYK, grey, palette and 16-bit pictures are
+    converted, and of an animation the first frame is taken. Colour profiles are ignored.
+
+    Args:
+        source: a path, the bytes of a file, a file opened for reading in binary mode, or a Pillow image.
+        max_pixels: largest width x height accepted; it is checked on the header, before anything is decoded.
+
+    Raises:
+        ImageError: the file is no picture of a known format, is cut off or damaged, or is too large.
+        FileNotFoundError: `source` is a path and nothing is there.
+    """
+    if isinstance(source, Image.Image):
+        return _decode(source, "picture", max_pixels)
+    name, file = _open(source)
+    try:
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise ImageError("too_large", f"{name}: more than {max_pixels:,} pixels; scale it down") from error
+        except UnidentifiedImageError as error:
+            raise ImageError("not_image", f"{name}: not a picture{_guess(file)}; expected one of {_known()}") from error
+        except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+            # Plugins that recognise a file and then stumble over its header raise any of these.
+            raise ImageError("truncated", f"{name}: damaged header ({error}); fetch or save it again") from error
+        with image:
+            return _decode(image, name, max_pixels)
+    finally:
+        if isinstance(source, (str, Path)):
+            file.close()
+
+
+def resize_poster(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The picture at the network's input `size` (height, width), squashed, by Pillow's antialiased bilinear filter.
+
+    Squashed, not cropped: a poster's edges carry lettering. The filter is the one fastai's own
+    `Resize` with `ResizeMethod.Squish` uses, so a learner exported with it sees the same pixels.
+    """
+    height, width = size
+    if image.size == (width, height):
+        return image
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def poster_array(source: Source, size: tuple[int, int]) -> np.ndarray:
+    """What the network is shown: (height, width, 3) uint8, from any `load_poster` source. Raises as `load_poster`."""
+    return np.asarray(resize_poster(load_poster(source), size))
+
+
+def _open(source: Source) -> tuple[str, BinaryIO]:
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        if path.is_dir():
+            raise ImageError("not_image", f"{path.name}: a folder, expected a picture file")
+        file, name = path.open("rb"), path.name
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        file, name = io.BytesIO(source), "picture"
+    elif hasattr(source, "read") and hasattr(source, "seek"):
+        file, name = source, Path(str(getattr(source, "name", "picture"))).name
+    else:
+        raise InputError(f"expected a path, bytes, a binary file or a Pillow image, got {type(source).__name__}")
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    problem = None
+    if size == 0:
+        problem = ImageError("not_image", f"{name}: an empty file, expected a picture")
+    elif size > MAX_BYTES:
+        problem = ImageError("too_large", f"{name}: {size:,} bytes, at most {MAX_BYTES:,} are read; scale it down")
+    if problem:
+        if isinstance(source, (str, Path)):
+            file.close()
+        raise problem
+    return name, file
+
+
+def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            "too_large", f"{name}: {width} x {height} pixels, at most {max_pixels:,} in all; scale it down"
+        )
+    if width == 0 or height == 0:
+        raise ImageError("not_image", f"{name}: {width} x {height} pixels, expected at least one")
+    try:
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error ... : all mean damage
+        raise ImageError("truncated", f"{name}: cut off or damaged ({error}); fetch or save it again") from error
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception:  # a broken EXIF block says nothing about the pixels: keep them as they lie
+        pass
+    image = _to_rgb(image.copy() if type(image) is not Image.Image else image)
+    image.info = {}  # nothing of the file's metadata (places, thumbnails, comments) travels on
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        values = np.asarray(image, dtype=np.float32)
+        top = 65535.0 if image.mode != "F" or values.max(initial=0) > 255 else 255.0
+        grey = np.clip(values * (255.0 / top) + 0.5, 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image.getchannel("A"))
+        return white
+    return image.convert("RGB")
+
+
+def _guess(file: BinaryIO) -> str:
+    """A hint at what else the file is: a web page saved under a picture's name is the commonest case."""
+    file.seek(0)
+    start = file.read(256).lstrip().lower()
+    for mark, what in (
+        (b"<!doctype", " but a web page"),
+        (b"<html", " but a web page"),
+        (b"<svg", " but an SVG drawing"),
+        (b"<?xml", " but an XML or SVG file"),
+        (b"%pdf", " but a PDF"),
+        (b"pk\x03\x04", " but a ZIP archive"),
+    ):
+        if start.startswith(mark):
+            return what
+    return ""
+
+
+def _known() -> str:
+    return ", ".join(FORMATS)

@@ -1,0 +1,1 @@
+"""Posters to genres: training, export and prediction."""

@@ -1,0 +1,157 @@
+"""What a training run needs to be stopped at any moment and taken up again, and the record of its epochs."""
+
+import csv
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fastai.callback.core import Callback, CancelFitException
+
+from lobbycard.errors import InputError
+from lobbycard.files import atomic_path
+
+STATE, BEST, HISTORY = "state.pth", "best_model.pth", "history.csv"
+
+
+@dataclass
+class RunState:
+    """Where a run stands: everything but the tensors. Saved after each epoch beside them."""
+
+    settings: dict[str, Any]  # those that make two runs the same run
+    phase: int = 0  # phases finished
+    epoch: int = 0  # epochs finished within the current phase
+    best_epoch: int = -1  # index in `history`
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def best(self) -> float:
+        """The best validation mAP so far; minus infinity before the first epoch."""
+        return self.history[self.best_epoch]["mAP"] if self.best_epoch >= 0 else -np.inf
+
+
+class Checkpoint(Callback):
+    """After each epoch: one row of history, the best weights kept, and the whole state saved, each file whole or absent.
+
+    The random generators are set from (seed, phase, epoch) when an epoch begins, so a resumed run draws what the
+    unbroken one would have drawn and no generator's state has to be saved.
+    """
+
+    order = 80  # after fastai's Recorder has written its row
+
+    def __init__(self, folder: Path, state: RunState, seed: int, patience: int = 0, say=print):
+        self.folder, self.state, self.seed, self.patience, self.say = folder, state, seed, patience, say
+        self.first = 0
+        self.phase_name = ""
+        self._tensors: dict[str, Any] | None = None
+
+    def load(self) -> None:
+        """Take up the state saved in the folder; the tensors follow when fitting begins. Raises InputError."""
+        saved = load_state(self.folder)
+        meta = json.loads(saved.pop("json"))
+        changed = {k for k, v in self.state.settings.items() if meta["settings"].get(k) != v}
+        if changed:
+            first = sorted(changed)[0]
+            raise InputError(
+                f"--resume: {self.folder.parent} was trained with other settings ({first} was "
+                f"{meta['settings'].get(first)!r}, is {self.state.settings[first]!r}); give the same flags, "
+                "or leave --resume out to begin anew"
+            )
+        self.state.__dict__.update(meta)
+        self._tensors = saved
+
+    def load_weights(self, network: torch.nn.Module) -> None:
+        """Put the resumed weights into `network`; does nothing in a fresh run."""
+        if self._tensors is not None:
+            network.load_state_dict(self._tensors["model"])
+
+    def before_fit(self):
+        self.first = self.state.epoch
+        if self._tensors is not None and self.first > 0:
+            saved = self._tensors["opt"]
+            self.opt.load_state_dict({"state": saved, "hypers": self.opt.hypers})
+            self.opt.state = {p: {k: _to(v, p.device) for k, v in s.items()} for p, s in self.opt.state.items()}
+            if self._tensors.get("scaler") and getattr(self.learn, "scaler", None) is not None:
+                self.learn.scaler.load_state_dict(self._tensors["scaler"])
+        self._tensors = None
+
+    def before_epoch(self):
+        draw = np.random.SeedSequence([self.seed, self.state.phase, self.epoch]).generate_state(4)
+        random.seed(int(draw[0]))
+        np.random.seed(int(draw[1]))
+        torch.manual_seed(int(draw[2]))
+        self.dls.train.rng = random.Random(int(draw[3]))
+
+    def after_epoch(self):
+        if self.epoch < self.first:  # skipped: trained before the interruption
+            return
+        values = [float(v) for v in self.recorder.log[1 : len(self.recorder.metric_names) - 1]]
+        row = dict(zip(self.recorder.metric_names[1:-1], values, strict=True))
+        row = {"phase": self.phase_name, "epoch": len(self.state.history), **row, "time": self.recorder.log[-1]}
+        self.state.history.append(row)
+        self.state.epoch = self.epoch + 1
+        improved = row["mAP"] > self.state.best
+        if improved:
+            self.state.best_epoch = row["epoch"]
+            with atomic_path(self.folder / BEST) as part:
+                torch.save(self.learn.model.state_dict(), part)
+        # Counted within the phase: a head that has stopped learning is the reason to unfreeze, not to end the run.
+        waited = min(row["epoch"] - self.state.best_epoch, self.state.epoch)
+        stop = 0 < self.patience <= waited
+        if stop or self.state.epoch == self.n_epoch:
+            self.state.phase, self.state.epoch = self.state.phase + 1, 0
+        self.save()
+        self.say(epoch_line(row, improved))
+        if stop:
+            self.say(f"  stopped early: validation mAP has not risen for {waited} epochs (--patience {self.patience})")
+            raise CancelFitException
+
+    def save(self) -> None:
+        """Write the whole state of the run, so that it may be killed from here on."""
+        write_history(self.folder / HISTORY, self.state.history)
+        scaler = getattr(self.learn, "scaler", None)
+        opt = self.learn.opt.state_dict()["state"] if self.learn.opt is not None else []
+        tensors = {
+            "model": self.learn.model.state_dict(),
+            "opt": [{k: v for k, v in dict(s).items()} for s in opt],
+            "scaler": scaler.state_dict() if scaler is not None else {},
+            "json": json.dumps(self.state.__dict__),
+        }
+        with atomic_path(self.folder / STATE) as part:
+            torch.save(tensors, part)
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """The tensors and JSON of a saved run; nothing in the file is executed.
+
+    Raises:
+        InputError: there is nothing to resume.
+    """
+    file = folder / STATE
+    if not file.is_file():
+        raise InputError(
+            f"--resume: there is no unfinished run in {folder.parent} (no {folder.name}/{STATE}); leave --resume out to begin one"
+        )
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def write_history(path: Path, history: list[dict[str, Any]]) -> None:
+    """`history.csv`: one row an epoch; only a header while there is none."""
+    columns = list(history[0]) if history else ["phase", "epoch"]
+    with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def epoch_line(row: dict[str, Any], improved: bool) -> str:
+    """One epoch in one line, for a terminal and a log file alike."""
+    scores = "  ".join(f"{name} {value:.3f}" for name, value in row.items() if isinstance(value, float))
+    return f"  epoch {row['epoch']:>2} {row['phase']:<8} {scores}  {row['time']}{'  *best' if improved else ''}"
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, torch.Tensor) else value

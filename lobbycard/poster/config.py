@@ -1,0 +1,170 @@
+"""Every setting of a training run, once: the fields are the flags of `train_model.py`, their defaults stand here alone."""
+
+import shlex
+import sys
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Literal
+
+import tyro
+
+from lobbycard.errors import InputError
+
+POSTER_SIZE = (288, 192)  # height, width: a poster is 2:3, and this has about as many pixels as 224 x 224
+PROGRESSIVE_SIZES = ((224, 224), (448, 448))
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a poster-genre model from a movie table, measure it, and export it as one folder.
+
+    Without --csv: MovieGenre.csv if that file is here, else an embedded sample of drawn posters.
+    """
+
+    csv: Path | None = None
+    """movie table in the Kaggle file's columns: imdbId, Imdb Link, Title, IMDB Score, Genre, Poster"""
+    images: Path = Path("data/posters")
+    """folder of posters (tt<imdbId>.jpg); what is there is used, the rest is downloaded into it"""
+    download: bool = True
+    """fetch the posters that are not in --images"""
+    out: Path = Path("models/poster-genres")
+    """the model folder to make"""
+
+    min_count: int = 50
+    """drop genres with fewer movies than this"""
+    per_genre: int = 200
+    """balance to about this many movies a genre, rarest first; 0 keeps all"""
+    limit: int = 0
+    """use at most this many movies, drawn at random; 0 uses all"""
+    valid: float = 0.2
+    """share of the movies kept aside to measure on"""
+    seed: int = 0
+    """of everything drawn at random: same seed, same machine, same result"""
+    connections: int = 16
+    """open connections a host while downloading"""
+    timeout: float = 20.0
+    """seconds to wait for a host while downloading"""
+
+    arch: str = "resnet50"
+    """a torchvision or timm network, or local-dir:FOLDER with timm's config.json and model.safetensors"""
+    weights: str = "imagenet"
+    """start from: imagenet, none, or a file of weights (.safetensors, .pth)"""
+    start_from: Path | None = None
+    """start from an earlier model folder of the same --arch instead of --weights"""
+    size: str = ""
+    """input in pixels, HEIGHTxWIDTH or one number for a square; default 288x192, the shape of a poster"""
+
+    strategy: Literal["standard", "discriminative", "progressive", "probe"] = "standard"
+    """standard: head first, then everything; discriminative: lower layers learn slower; progressive: 224 px, then 448;
+    probe: frozen network and a fitted head, minutes on a laptop"""
+    epochs: int = 10
+    """epochs with all layers training"""
+    freeze_epochs: int = 3
+    """epochs before that with only the head training"""
+    lr: float = 1e-3
+    """highest learning rate of the head; --find-lr suggests one"""
+    weight_decay: float = 0.01
+    """AdamW's weight decay"""
+    batch_size: int = 64
+    """posters a step"""
+    patience: int = 0
+    """stop when validation mAP has not risen for this many epochs; 0 never stops early"""
+    find_lr: bool = False
+    """only look for a learning rate: print and plot it, then end"""
+    resume: bool = False
+    """go on from the last finished epoch of an interrupted run in --out"""
+
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """where to train; auto takes a GPU if there is one"""
+    precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
+    """auto: fp16 on CUDA, bf16 on a CPU that has it, fp32 elsewhere"""
+    workers: int = -1
+    """processes that load posters; -1 chooses: none on Windows, macOS, in notebooks and beside a CPU that trains"""
+    tracker: Literal["none", "tensorboard", "wandb"] = "none"
+    """also log to a tracker, through fastai's own callback"""
+
+    command: tyro.conf.Suppress[str] = ""  # the command line, for the report; not a setting
+
+    def __post_init__(self):
+        for name, low in (("min_count", 1), ("per_genre", 0), ("limit", 0), ("epochs", 0), ("freeze_epochs", 0),
+                          ("batch_size", 1), ("patience", 0), ("workers", -1), ("connections", 1)):  # fmt: skip
+            if getattr(self, name) < low:
+                raise InputError(f"{flag(name)}: expected {low} or more, got {getattr(self, name)}")
+        if not 0 < self.valid < 1:
+            raise InputError(f"--valid: expected a share between 0 and 1, such as 0.2, got {self.valid}")
+        if self.lr <= 0 or self.timeout <= 0 or self.weight_decay < 0:
+            raise InputError("--lr and --timeout must be above 0, and --weight-decay not under it")
+        if self.strategy != "probe" and self.epochs + self.freeze_epochs == 0:
+            raise InputError("--epochs and --freeze-epochs are both 0: nothing would be trained; give one of them")
+        self.sizes()
+
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Input sizes (height, width) in the order they are trained at; the last is the model's. Raises InputError."""
+        base = parse_size(self.size) if self.size else None
+        if self.strategy == "progressive":
+            return (base, (2 * base[0], 2 * base[1])) if base else PROGRESSIVE_SIZES
+        return (base or POSTER_SIZE,)
+
+    def to_dict(self) -> dict:
+        """Settings as plain JSON values. Of paths only the last part is kept: a model folder travels, and where
+        its maker kept their files is nobody's business."""
+        values = {k: v for k, v in asdict(self).items() if k != "command"}
+        values = {k: v.name if isinstance(v, PurePath) else v for k, v in values.items()}
+        for name in ("arch", "weights"):
+            prefix, found, path = values[name].rpartition("local-dir:")
+            if found or PurePath(path).name != path and not path.startswith(("timm/", "hf-hub:")):
+                values[name] = f"{prefix}{found}{PurePath(path).name}"
+        return values
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) in pixels from `224` or `288x192`. Raises InputError on anything else, or outside 32 to 1024."""
+    parts = text.lower().split("x")
+    if len(parts) not in (1, 2) or not all(p.isdecimal() and 32 <= int(p) <= 1024 for p in parts):
+        raise InputError(f"--size: expected 224 or 288x192 (height x width, 32 to 1024 pixels), got {text!r}")
+    return int(parts[0]), int(parts[-1])
+
+
+def flag(name: str) -> str:
+    """The command line's spelling of a field."""
+    return "--" + name.replace("_", "-")
+
+
+# Small, and fit to learn from nothing in minutes on two cores: the drawn posters need no ImageNet.
+SAMPLE = {
+    "images": Path("data/sample/posters"),
+    "out": Path("models/sample"),
+    "limit": 1200,
+    "per_genre": 400,
+    "arch": "resnet18",
+    "weights": "none",
+    "size": "128x88",
+    "strategy": "standard",
+    "freeze_epochs": 0,
+    "epochs": 12,
+    "lr": 1e-2,
+    "batch_size": 32,
+}
+DEFAULT_TABLE = Path("MovieGenre.csv")
+
+
+def parse(arguments: list[str] | None = None) -> Config:
+    """The command line of `train_model.py` as a Config; `--help` prints it and ends the process.
+
+    Without --csv it is MovieGenre.csv if that file is here; else `csv` stays None and the sample's preset stands
+    behind the flags.
+
+    Raises:
+        InputError: a flag has an impossible value.
+    """
+    given = [*(sys.argv[1:] if arguments is None else arguments)]
+    command = shlex.join(["python", "train_model.py", *given])
+    read = partial(tyro.cli, Config, prog="train_model.py", args=given)
+    config = read(default=Config(command=command))
+    if config.csv is None and DEFAULT_TABLE.is_file():
+        print(f"no --csv: taking {DEFAULT_TABLE}, which is here")
+        return replace(config, csv=DEFAULT_TABLE)
+    if config.csv is None:
+        return read(default=Config(command=command, **SAMPLE))
+    return config

@@ -1,0 +1,136 @@
+"""From a Config to the posters to train on: the table read, balanced, downloaded and split, every loss counted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lobbycard.catalog import select, split
+from lobbycard.catalog.download import DownloadOptions, coverage, download, format_coverage
+from lobbycard.catalog.image import load_poster
+from lobbycard.catalog.table import MovieTable, read_table
+from lobbycard.errors import InputError
+from lobbycard.files import sha256
+from lobbycard.poster.config import Config
+from lobbycard.progress import progress
+
+
+@dataclass
+class Dataset:
+    """Movies whose posters are on disk.
+
+    `frame` has the table's columns and `path`, and once split `is_valid` and `group`; `labels` are the L genres,
+    sorted; `about` is what the report and `model.json` say of the data.
+    """
+
+    frame: pd.DataFrame
+    labels: list[str]
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def truth(self) -> np.ndarray:
+        """(N, L) bool."""
+        return select.label_matrix(self.frame, self.labels)
+
+    @property
+    def prior(self) -> np.ndarray:
+        """(L,) share of the training movies that have each genre."""
+        return self.truth[~self.frame["is_valid"].to_numpy()].mean(axis=0)
+
+    def side(self, valid: bool) -> pd.DataFrame:
+        return self.frame[self.frame["is_valid"] == valid]
+
+
+def choose_movies(config: Config, say: Callable[[str], None] = print) -> Dataset:
+    """Read the table, keep the genres with enough movies, balance them. Raises InputError."""
+    if config.csv is None:
+        raise InputError("--csv: expected a movie table such as Kaggle's MovieGenre.csv; none was given")
+    table: MovieTable = read_table(config.csv, need_url=config.download)
+    say(table.summary())
+    common = select.keep_common(table.frame, config.min_count)
+    chosen = select.balance(common, config.per_genre, config.seed)
+    if config.limit:
+        chosen = select.keep_common(select.limit(chosen, config.limit, config.seed), min_count=2)
+    before, after = select.label_counts(table.frame), select.label_counts(chosen)
+    say(select.counts_table(before, after))
+    about = {
+        "source": config.csv.name,
+        "table_sha256": sha256(config.csv),
+        "rows_read": table.rows_read,
+        "dropped": dict(table.dropped),
+        "kept": len(chosen),
+        "labels_before": before,
+        "labels_after": after,
+    }
+    return Dataset(chosen, sorted(after), about)
+
+
+def fetch_posters(data: Dataset, config: Config, say: Callable[[str], None] = print) -> Dataset:
+    """The movies whose posters are on disk, after downloading those that are not. Raises InputError when there are none."""
+    frame = data.frame
+    about = dict(data.about)
+    if config.download:
+        options = DownloadOptions(connections=config.connections, timeout=config.timeout)
+        manifest = download(frame, config.images, options, progress=progress, say=say)
+        about["downloads"] = {str(k): int(v) for k, v in manifest["status"].value_counts().items()}
+        there = frame["file"].isin(set(manifest.loc[manifest["status"] == "ok", "file"]))
+    else:
+        there = frame["file"].map(lambda name: (config.images / name).is_file())
+        about["downloads"] = {"ok": int(there.sum()), "not on disk": int((~there).sum())}
+    rows = coverage(frame, set(frame.loc[there, "file"]))
+    say(format_coverage(rows))
+    about["coverage"] = rows.to_dict("records")
+    have = frame[there].reset_index(drop=True)
+    if have.empty:
+        hint = "see manifest.csv there for why" if config.download else "give the right --images, or leave out --no-download"
+        raise InputError(f"--images {config.images}: none of the {len(frame)} posters is there; {hint}")
+    have["path"] = [config.images / name for name in have["file"]]
+    kept = select.label_counts(have)
+    gone = [label for label in data.labels if kept.get(label, 0) < 2]
+    if gone:
+        say(f"  left out, fewer than 2 posters each: {', '.join(gone)}")
+        have = select.keep_common(have, min_count=2)
+    return Dataset(have, sorted(set(data.labels) - set(gone)), about)
+
+
+def split_posters(data: Dataset, config: Config, say: Callable[[str], None] = print) -> Dataset:
+    """The same movies with their side of the split, and the leak check."""
+    paths = [Path(p) for p in data.frame["path"]]
+    with progress(len(paths), "looking for near-identical posters") as bar:
+        hashes = split.perceptual_hashes(paths, load_poster, bar=bar)
+    frame = data.frame.copy()
+    frame["hash"] = hashes
+    frame["group"] = split.group_items(frame["item_id"], hashes)
+    frame["is_valid"] = split.split_items(frame, frame["group"], data.labels, config.valid, config.seed)
+    report = split.leak_check(frame["group"], frame["is_valid"], hashes)
+    return _with_split(Dataset(frame, data.labels, data.about), report.sentence(), config, say)
+
+
+def resume_split(data: Dataset, saved: Path, config: Config, say: Callable[[str], None] = print) -> Dataset:
+    """The split an interrupted run began with, whatever has been downloaded since. Raises InputError if posters are gone."""
+    sides = split.read_split(saved)
+    frame = data.frame.merge(sides, on="item_id", how="inner", validate="one_to_one")
+    if len(frame) < len(sides):
+        raise InputError(
+            f"--resume: {len(sides) - len(frame)} of the {len(sides)} posters that this run began with are not in "
+            f"{config.images} any more; bring them back, or leave --resume out to begin anew"
+        )
+    report = split.leak_check(frame["group"], frame["is_valid"], frame["hash"].to_numpy())
+    return _with_split(Dataset(frame, data.labels, data.about), report.sentence(), config, say)
+
+
+def _with_split(data: Dataset, sentence: str, config: Config, say: Callable[[str], None]) -> Dataset:
+    n_valid = int(data.frame["is_valid"].sum())
+    groups = int(data.frame["group"].nunique())
+    say(f"  split: {len(data.frame) - n_valid} to train on, {n_valid} to measure on, {groups} groups. {sentence}")
+    about = data.about | {
+        "n_train": len(data.frame) - n_valid,
+        "n_valid": n_valid,
+        "n_groups": groups,
+        "leak_check": [sentence],
+        "split": {"valid": config.valid, "seed": config.seed},
+    }
+    return Dataset(data.frame, data.labels, about)

@@ -1,0 +1,94 @@
+"""A trained network over many posters, without a Learner around it: features for the probe, logits for measuring.
+
+On a CPU the network runs in ONNX Runtime, which is what will serve it: the numbers measured are the numbers served,
+and for convolutional networks it is faster there than PyTorch (benchmark in docs/log.md).
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lobbycard.catalog.batches import batches, normalize
+from lobbycard.catalog.image import ImageError
+from lobbycard.poster.export import write_onnx
+from lobbycard.poster.network import head, head_name
+from lobbycard.poster.predictor import Logits, onnx_logits
+
+
+def network_outputs(
+    forward: Logits,
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int = 32,
+    bar: Any = None,
+    mirrored: bool = False,
+) -> np.ndarray:
+    """What `forward` gives for each poster, (N, D) or (N, L) float32, in order.
+
+    Args:
+        forward: from `frozen_forward`.
+        size: input height and width; the posters pass through the same door as in serving.
+        mean: per channel, of pixels in [0, 1]; `std` likewise.
+        bar: something with `update(n)`, told of each batch.
+        mirrored: average over each poster and its mirror image, at twice the cost.
+
+    Raises:
+        ImageError: a poster that cannot be read; the download has checked them all.
+    """
+    rows = []
+    for batch in batches(paths, size, batch_size):
+        if batch.errors:
+            raise ImageError("truncated", next(iter(batch.errors.values())))
+        pixels = normalize(batch.pixels, mean, std)
+        out = forward(pixels)
+        if mirrored:
+            out = 0.5 * (out + forward(np.ascontiguousarray(pixels[..., ::-1])))
+        rows.append(out)
+        if bar is not None:
+            bar.update(len(batch.sources))
+    return np.concatenate(rows)
+
+
+def frozen_forward(network: nn.Module, size: tuple[int, int], device: torch.device, precision: str = "fp32") -> Logits:
+    """The network in eval mode as a function (B, 3, H, W) fp32 -> (B, D or L) fp32, in NumPy.
+
+    Later changes of the network's weights do not show in it on a CPU.
+
+    Args:
+        precision: `fp16` or `bf16` for autocast off the CPU; the CPU always computes in fp32.
+    """
+    network.eval()
+    if device.type == "cpu":
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / "network.onnx"
+            write_onnx(network.to("cpu"), size, file)
+            return onnx_logits(file.read_bytes())
+    half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
+    network.to(device, memory_format=torch.channels_last)
+
+    def forward(pixels: np.ndarray) -> np.ndarray:
+        with torch.inference_mode(), torch.autocast(device.type, dtype=half, enabled=half is not None):
+            batch = torch.from_numpy(pixels).to(device).contiguous(memory_format=torch.channels_last)
+            return network(batch).float().cpu().numpy()
+
+    return forward
+
+
+@contextmanager
+def without_head(network: nn.Module) -> Iterator[nn.Module]:
+    """While open, the network gives what its last layer is given: (N, D) pooled features instead of (N, L) logits."""
+    name, layer = head_name(network), head(network)
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, nn.Identity())
+    try:
+        yield network
+    finally:
+        setattr(network.get_submodule(parent), child, layer)

@@ -1,0 +1,82 @@
+"""fastai learners as files: the only place where this package unpickles, and only what the user named."""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from lobbycard.errors import InputError
+from lobbycard.poster.artifact import TASK, ModelFolder
+
+if TYPE_CHECKING:
+    from fastai.learner import Learner
+
+    from lobbycard.poster.predictor import Logits
+
+
+def load_learner_file(path: Path) -> "Learner":
+    """The learner in `path`, on the CPU. Runs the code in it: the caller has checked its sha256 or asked the user.
+
+    Raises:
+        InputError: it is no learner, or it refers to code that is not installed here.
+    """
+    from fastai.learner import Learner, load_learner
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*insecure pickle.*")  # the caller has seen to it
+            learn = load_learner(path)
+    except Exception as error:
+        # fastai hides a missing module behind an UnboundLocalError; the cause is what helps.
+        cause = error.__context__ if isinstance(error, UnboundLocalError) and error.__context__ else error
+        raise InputError(
+            f"{path}: this learner cannot be loaded here ({type(cause).__name__}: {cause}). It was exported with code or "
+            "library versions that are not installed; install those, or export it again with ours"
+        ) from error
+    if not isinstance(learn, Learner):
+        raise InputError(f"{path}: expected a fastai learner, found a {type(learn).__name__}; a .pth holds weights alone")
+    return learn
+
+
+def lone_learner(path: Path) -> tuple[ModelFolder, str, "Logits"]:
+    """What `PosterPredictor` needs, read from a learner that has no model folder around it.
+
+    Raises:
+        InputError: as `load_learner_file`, or the learner is no multi-label image classifier that squashes and normalises.
+    """
+    from fastai.data.transforms import Normalize
+    from fastai.vision.augment import Resize
+
+    learn = load_learner_file(path)
+    sizes = [t.size for t in learn.dls.after_item.fs if isinstance(t, Resize)]
+    norms = [t for t in learn.dls.after_batch.fs if isinstance(t, Normalize)]
+    labels = getattr(learn.dls, "vocab", None)
+    if not sizes or not norms or not labels:
+        raise InputError(f"{path}: expected a multi-label image learner with Resize and Normalize in it; this one lacks one")
+    thresholds = np.broadcast_to(np.asarray(getattr(learn.loss_func, "thresh", 0.5), np.float64), (len(labels),))
+    width, height = sizes[0] if isinstance(sizes[0], tuple) else (sizes[0], sizes[0])  # fastai keeps (width, height)
+    about = {
+        "task": TASK,
+        "labels": [str(label) for label in labels],
+        "input": {
+            "size": [int(height), int(width)],
+            "mean": norms[0].mean.flatten().tolist(),
+            "std": norms[0].std.flatten().tolist(),
+        },
+        "thresholds": dict(zip(map(str, labels), thresholds.tolist(), strict=True)),
+    }
+    return ModelFolder(path, about), "fastai", torch_logits(learn.model)
+
+
+def torch_logits(network: nn.Module) -> "Logits":
+    """A function from normalised pixels (B, 3, H, W) to logits (B, L), by PyTorch on the CPU in fp32."""
+    network = network.float().eval().to(memory_format=torch.channels_last)
+
+    def run(pixels: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return network(torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last)).numpy()
+
+    return run

@@ -1,0 +1,87 @@
+"""Number formats for training: fp16 with loss scaling on CUDA, bf16 on a CPU that has it, fp32 elsewhere."""
+
+import torch
+from fastai.callback.core import Callback
+from fastai.callback.fp16 import AMPMode, MixedPrecision
+
+from lobbycard.errors import InputError
+
+
+def choose_device(asked: str = "auto") -> torch.device:
+    """The device to train on. Raises InputError when the one asked for is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if asked == "auto":
+        # MPS only when asked for: several of fastai's and torch's operations still fall back or fail there.
+        return torch.device("cuda" if there["cuda"] else "cpu")
+    if not there[asked]:
+        raise InputError(
+            f"--device {asked}: this PyTorch ({torch.__version__}) sees no such device here; "
+            f"use --device {next(name for name, ok in there.items() if ok)}, or leave it at auto"
+        )
+    return torch.device(asked)
+
+
+def choose_precision(device: torch.device, asked: str = "auto") -> str:
+    """`fp16`, `bf16` or `fp32`. Raises InputError when `device` cannot train in the one asked for."""
+    if asked == "auto":
+        if device.type == "cuda":
+            return "fp16"
+        return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
+    if asked == "fp16" and device.type != "cuda":
+        raise InputError(f"--precision fp16: needs a CUDA GPU, and this run is on {device.type}; use auto")
+    if asked == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise InputError("--precision bf16: this GPU has no bfloat16; use fp16 or auto")
+    return asked
+
+
+def cpu_has_bf16() -> bool:
+    """Whether bf16 is quicker than fp32 here: matrix units (AMX) or AVX512-BF16. Emulated bf16 is slower than fp32."""
+    # torch has no public name for this yet; where the private one is missing, fp32 is the safe answer.
+    return any(
+        getattr(torch.cpu, probe, lambda: False)()
+        for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    )
+
+
+def precision_callbacks(device: torch.device, precision: str) -> list[Callback]:
+    """The fastai callbacks that make a Learner train in `precision` on `device`."""
+    if precision == "fp32":
+        return []
+    if device.type == "cuda":
+        return [MixedPrecision(amp_mode=AMPMode.FP16 if precision == "fp16" else AMPMode.BF16)]
+    return [AutocastBF16(device.type)]
+
+
+class AutocastBF16(Callback):
+    """bf16 autocast off CUDA: fastai's MixedPrecision names the device 'cuda' and does nothing elsewhere."""
+
+    order = 10
+
+    def __init__(self, device_type: str = "cpu"):
+        self.device_type = device_type
+
+    def before_fit(self):
+        self._autocast = None
+
+    def before_batch(self):
+        self._autocast = torch.autocast(self.device_type, dtype=torch.bfloat16)
+        self._autocast.__enter__()
+
+    def after_pred(self):
+        # The loss is taken in fp32: bf16 has too few digits to add up a batch.
+        if self.pred.dtype == torch.bfloat16:
+            self.learn.pred = self.pred.float()
+
+    def after_loss(self):
+        self._leave()
+
+    def after_cancel_batch(self):
+        self._leave()
+
+    def after_fit(self):
+        self._leave()
+
+    def _leave(self):
+        if self._autocast is not None:
+            self._autocast.__exit__(None, None, None)
+            self._autocast = None

@@ -1,0 +1,162 @@
+"""From a trained, measured network to a model folder: every file made aside, moved in, and model.json written last."""
+
+import os
+import platform
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lobbycard.catalog.image import load_poster
+from lobbycard.catalog.split import write_split
+from lobbycard.errors import InputError
+from lobbycard.files import sha256, write_text
+from lobbycard.poster import artifact
+from lobbycard.poster.augment import augmentation_sheet
+from lobbycard.poster.checkpoint import STATE, write_history
+from lobbycard.poster.export import AGREEMENT, fold_calibration, write_learner, write_onnx, write_safetensors
+from lobbycard.poster.predictor import PosterPredictor
+from lobbycard.report.card import write_card
+from lobbycard.report.findings import Findings
+from lobbycard.report.page import write_report
+
+if TYPE_CHECKING:
+    from lobbycard.poster.trainer import MovieGenreTrainer
+
+LIMITS = (
+    "It sees the poster alone: not the title as text, the plot, the cast or the year.",
+    "The table names at most three genres a movie and leaves some out: a genre it gives that the table lacks is not "
+    "always wrong, and recall is measured against an incomplete truth.",
+    "It was trained on posters of the size and style found in the table; artwork, photographs and other pictures get an "
+    "answer too, and it means nothing.",
+)
+INTENDED_USE = (
+    "Suggesting genres for a film from its poster, for browsing, tagging and cataloguing, with a person to confirm.",
+    "Not for judging a film's quality or suitability for children, and not for decisions about people.",
+)
+
+
+def release(trainer: "MovieGenreTrainer") -> artifact.ModelFolder:
+    """Write the model folder of a trainer that has measured its network.
+
+    The calibration is folded into the network's last layer here, so the network must not be exported twice.
+
+    Raises:
+        InputError: the written runtimes do not agree with each other.
+    """
+    config, data, measured = trainer.config, trainer.data, trainer.measured
+    out = config.out
+    network = trainer.network.to("cpu").eval()
+    fold_calibration(network, measured.calibration)
+    about = _about(trainer)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
+        staged = Path(folder)
+        write_safetensors(network, staged / artifact.WEIGHTS)
+        write_onnx(network, trainer.size, staged / artifact.ONNX)
+        write_learner(network, data.labels, measured.thresholds, trainer.size, trainer.mean, trainer.std, staged / artifact.PICKLE)
+        write_text(staged / "vocab.txt", "\n".join(data.labels) + "\n")
+        write_history(staged / "history.csv", trainer.history)
+        write_split(staged / "split.csv", data.frame, data.frame["hash"].to_numpy())
+        about["data"]["split"]["sha256"] = sha256(staged / "split.csv")
+        findings = _findings(trainer, about)
+        write_report(findings, staged / "report.html")
+        write_card(findings, staged / "README.md")
+        about["agreement"] = _agreement(staged, about, trainer)
+        artifact.unseal(out)
+        for file in sorted(staged.iterdir()):
+            file.replace(out / file.name)
+    (out / "checkpoints" / STATE).unlink(missing_ok=True)  # nothing is left to resume
+    return artifact.seal(out, about)
+
+
+def _about(trainer: "MovieGenreTrainer") -> dict[str, Any]:
+    data, measured, labels = trainer.data, trainer.measured, trainer.data.labels
+    by_label = lambda values: {label: round(float(v), 6) for label, v in zip(labels, values, strict=True)}  # noqa: E731
+    height, width = trainer.size
+    return {
+        "labels": labels,
+        "arch": trainer.config.to_dict()["arch"],
+        "network": trainer.architecture.to_dict(),
+        "input": {
+            "size": [height, width],
+            "resize": "squash, bilinear, antialiased",
+            "channels": "RGB",
+            "mean": list(trainer.mean),
+            "std": list(trainer.std),
+        },
+        "thresholds": by_label(measured.thresholds),
+        "calibration": {
+            "folded": True,  # the network's logits are calibrated already: these numbers are a record
+            **{k: by_label(getattr(measured.calibration, k)) for k in ("scale", "bias")},
+            "ece_before": measured.ece[0],
+            "ece_after": measured.ece[1],
+        },
+        "metrics": measured.metrics,
+        "baselines": measured.baselines,
+        "per_label": measured.per_label,
+        "config": trainer.config.to_dict(),
+        "data": data.about | {"prior": by_label(data.prior)},
+    }
+
+
+def _findings(trainer: "MovieGenreTrainer", about: dict[str, Any]) -> Findings:
+    config, data, measured = trainer.config, trainer.data, trainer.measured
+    valid, train = data.side(True), data.side(False)
+    paths = list(valid["path"])
+    rng = np.random.default_rng(config.seed)
+    shown = [Path(p) for p in rng.choice(train["path"].to_numpy(), size=min(4, len(train)), replace=False)]
+    return Findings(
+        name=config.out.name,
+        task=artifact.TASK,
+        labels=data.labels,
+        truth=data.truth[data.frame["is_valid"].to_numpy()],
+        probabilities=measured.probabilities,
+        decisions=measured.decisions,
+        thresholds=measured.thresholds,
+        item_ids=list(valid["item_id"]),
+        titles=list(valid["title"]),
+        metrics=measured.metrics,
+        baselines=measured.baselines,
+        per_label=measured.per_label,
+        sweep=measured.sweep,
+        ece_before=measured.ece[0],
+        ece_after=measured.ece[1],
+        reliability_before=measured.reliability[0],
+        reliability_after=measured.reliability[1],
+        misses=measured.misses,
+        thumbnails=lambda index: load_poster(paths[index]),
+        history=trainer.history,
+        augmentation_sheet=None if config.strategy == "probe" else augmentation_sheet(shown, trainer.size, config.seed),
+        data=about["data"],
+        config=about["config"],
+        arch=trainer.architecture.name,
+        input_size=trainer.size,
+        versions=artifact.versions(),
+        seconds=trainer.seconds,
+        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {trainer.device}, {trainer.precision}",
+        command=config.command,
+        date=date.today().isoformat(),
+        limits=LIMITS,
+        intended_use=INTENDED_USE,
+        item_noun="poster",
+        label_noun="genre",
+    )
+
+
+def _agreement(staged: Path, about: dict[str, Any], trainer: "MovieGenreTrainer") -> dict[str, float]:
+    """The largest difference in any probability between the runtimes, on real posters, from the written files."""
+    files = {name: sha256(staged / name) for name in (artifact.WEIGHTS, artifact.ONNX, artifact.PICKLE)}
+    folder = artifact.ModelFolder(staged, about | {"files": files})
+    paths = list(trainer.data.side(True)["path"])[:16]
+    reference = PosterPredictor(folder, "onnx").predict_proba(paths)
+    found = {}
+    for runtime in ("torch", "fastai"):
+        found[runtime] = float(np.abs(PosterPredictor(folder, runtime).predict_proba(paths) - reference).max())
+        if found[runtime] > AGREEMENT:
+            raise InputError(
+                f"export: the {runtime} runtime differs from ONNX by {found[runtime]:.2g} in a probability, allowed is "
+                f"{AGREEMENT}; this network cannot be exported faithfully, choose another --arch"
+            )
+    return found

@@ -1,0 +1,23 @@
+"""Where a run's movies come from when no table is named: MovieGenre.csv if it is here, else the drawn sample."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from lobbycard.catalog import sample
+from lobbycard.poster.config import Config
+
+SAMPLE_FOLDER = Path("data/sample")
+
+
+@contextmanager
+def movie_table(config: Config, say: Callable[[str], None] = print) -> Iterator[Config]:
+    """The settings with a table in them; while open, the sample's posters are served over HTTP on this machine."""
+    if config.csv is not None:
+        yield config
+        return
+    say(f"no --csv and no MovieGenre.csv here: training on the embedded sample, {config.limit} posters drawn by code")
+    with sample.serve(SAMPLE_FOLDER) as address:
+        table = sample.write_sample(SAMPLE_FOLDER, n=config.limit, seed=config.seed, base_url=address)
+        yield replace(config, csv=table, limit=0)

@@ -1,0 +1,86 @@
+"""Ways to train, one function each: a list of phases, or (probe) a fitted head.
+
+`standard`, `discriminative` and `progressive` return phases that `run_phases` fits with fastai's one-cycle policy.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastai.learner import Learner
+
+from lobbycard.poster.checkpoint import Checkpoint
+from lobbycard.poster.config import Config
+
+# Unfrozen, pretrained layers are moved more carefully than a fresh head, as in fastai's fine_tune.
+# Source: Howard & Ruder 2018, "Universal Language Model Fine-tuning for Text Classification", section 3.2.
+UNFROZEN_SHARE = 0.3
+LOWEST_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some epochs under one one-cycle schedule."""
+
+    name: str
+    epochs: int
+    frozen: bool  # only the head (and batch norm) learns
+    lr: float | slice  # highest rate; a slice spreads it over the layer groups, lowest first
+    size: tuple[int, int]  # input height, width in pixels
+
+
+def standard(config: Config) -> list[Phase]:
+    """Head alone first, then all layers at one lower rate."""
+    (size,) = config.sizes()
+    return [
+        Phase("head", config.freeze_epochs, True, config.lr, size),
+        Phase("all", config.epochs, False, config.lr * UNFROZEN_SHARE, size),
+    ]
+
+
+def discriminative(config: Config) -> list[Phase]:
+    """Head alone first, then all layers, the lowest of them a hundred times slower than the head."""
+    (size,) = config.sizes()
+    return [
+        Phase("head", config.freeze_epochs, True, config.lr, size),
+        Phase("groups", config.epochs, False, slice(config.lr * LOWEST_SHARE, config.lr), size),
+    ]
+
+
+def progressive(config: Config) -> list[Phase]:
+    """Most epochs on small inputs, which are cheap; the last on large ones, where lettering can be read."""
+    small, large = config.sizes()
+    late = config.epochs // 3
+    return [
+        Phase("head", config.freeze_epochs, True, config.lr, small),
+        Phase(f"{small[0]} px", config.epochs - late, False, config.lr * UNFROZEN_SHARE, small),
+        Phase(f"{large[0]} px", late, False, config.lr * UNFROZEN_SHARE / 3, large),
+    ]
+
+
+PHASED: dict[str, Callable[[Config], list[Phase]]] = {
+    "standard": standard,
+    "discriminative": discriminative,
+    "progressive": progressive,
+}
+
+
+def run_phases(
+    learn: Learner, phases: list[Phase], checkpoint: Checkpoint, set_size: Callable[[tuple[int, int]], None]
+) -> None:
+    """Fit what is left of `phases`, going on where `checkpoint` stands.
+
+    Args:
+        set_size: called before a phase whose input size differs from the one before; it renews `learn.dls`.
+    """
+    for number, phase in enumerate(phases):
+        if number < checkpoint.state.phase:
+            continue
+        if phase.epochs == 0:
+            checkpoint.state.phase = number + 1
+            continue
+        set_size(phase.size)
+        learn.freeze() if phase.frozen else learn.unfreeze()
+        checkpoint.phase_name = phase.name
+        learn.fit_one_cycle(
+            phase.epochs, phase.lr, cbs=checkpoint, reset_opt=True, start_epoch=checkpoint.state.epoch
+        )

@@ -1,0 +1,279 @@
+"""MovieGenreTrainer: a movie table goes in, a trained, measured, exported poster-genre model comes out."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastai.learner import Learner
+from torch import nn
+
+from lobbycard.catalog.split import write_split
+from lobbycard.errors import InputError
+from lobbycard.files import atomic_path
+from lobbycard.poster import network as networks
+from lobbycard.poster.artifact import ModelFolder, open_model
+from lobbycard.poster.checkpoint import BEST, STATE, Checkpoint, RunState, load_state
+from lobbycard.poster.config import Config
+from lobbycard.poster.data import poster_dataloaders
+from lobbycard.poster.dataset import Dataset, choose_movies, fetch_posters, resume_split, split_posters
+from lobbycard.poster.inference import frozen_forward, network_outputs, without_head
+from lobbycard.poster.learning import fitting, poster_learner, set_prior
+from lobbycard.poster.measure import Measured, measure
+from lobbycard.poster.precision import choose_device, choose_precision
+from lobbycard.poster.probe import fit_head, set_head
+from lobbycard.poster.release import release
+from lobbycard.poster.strategies import PHASED, run_phases
+from lobbycard.progress import progress
+from lobbycard.report.words import metrics_table
+
+# Settings that may differ between a run and its resumption: they change how fast it goes, not where it ends.
+FREE_ON_RESUME = ("resume", "find_lr", "workers", "tracker", "download", "connections", "timeout", "images", "csv", "out")
+
+
+class MovieGenreTrainer:
+    """The pipeline, one method a stage, to be called in this order:
+
+        trainer = MovieGenreTrainer(csv="MovieGenre.csv", arch="resnet50")
+        trainer.load()        # the table: read, balanced
+        trainer.download()    # the posters, resumable
+        trainer.split()       # stratified, grouped, leak-checked
+        trainer.fit()         # by --strategy; `trainer.learn` is a plain fastai Learner
+        trainer.evaluate()    # calibration, thresholds, metrics with intervals
+        trainer.export()      # the model folder, model.json last
+
+    `fit` may be replaced by whatever a practitioner does with `trainer.learn`.
+    """
+
+    def __init__(self, config: Config | None = None, say: Callable[[str], None] = print, **settings: Any):
+        """Settings are the fields of Config, and the flags of train_model.py. Raises InputError on impossible ones."""
+        for name in ("csv", "images", "out", "start_from"):
+            if isinstance(settings.get(name), str):
+                settings[name] = Path(settings[name])
+        self.config = replace(config or Config(), **settings)
+        self.say = say
+        self.seconds: dict[str, float] = {}
+        self.data: Dataset | None = None
+        self.measured: Measured | None = None
+        self.device = choose_device(self.config.device)
+        self.precision = choose_precision(self.device, self.config.precision)
+        self.size = self.config.sizes()[0]
+
+    # -- the stages ------------------------------------------------------------------------------------------------
+
+    def load(self) -> Dataset:
+        """Read the table, keep the genres with enough movies, balance them. Raises InputError."""
+        self.architecture  # noqa: B018 - a wrong --arch must not be found out after the download
+        if self.config.resume:
+            load_state(self.checkpoints)
+        with self._stage("reading the table"):
+            self.data = choose_movies(self.config, self.say)
+        return self.data
+
+    def download(self) -> Dataset:
+        """Fetch the posters that are not there yet, as `Config.download` allows. Raises InputError when none can be had."""
+        with self._stage("posters"):
+            self.data = fetch_posters(self._need("data", "load"), self.config, self.say)
+        return self.data
+
+    def split(self) -> Dataset:
+        """Set the measuring side apart, so that no movie and no near-identical art stands on both. Raises InputError."""
+        with self._stage("splitting"):
+            saved = self.checkpoints / "split.csv"
+            if self.config.resume:
+                self.data = resume_split(self._need("data", "load"), saved, self.config, self.say)
+            else:
+                self.data = split_posters(self._need("data", "load"), self.config, self.say)
+                write_split(saved, self.data.frame, self.data.frame["hash"].to_numpy())
+        return self.data
+
+    @cached_property
+    def learn(self) -> Learner:
+        """A plain fastai Learner on the training and validation posters; made when it is first asked for."""
+        self._need("data", "split")
+        dls = self._dataloaders(self.size)
+        return poster_learner(dls, self.network, self.config, self.device, self.precision, self.config.out)
+
+    def fit(self) -> None:
+        """Train by the configured strategy. Raises InputError when weights cannot be had or memory runs out."""
+        self._need("data", "split")
+        self.say(
+            f"  {self.architecture.name} ({self.architecture.library}), {self.config.strategy}, "
+            f"{self.size[0]} x {self.size[1]} px, {self.precision} on {self.device}"
+        )
+        with self._stage("training"):
+            self._fit_probe() if self.config.strategy == "probe" else self._fit_phases()
+
+    def find_lr(self) -> float:
+        """Print, plot (lr_find.png in the model folder) and return the learning rate that fastai's finder suggests."""
+        with fitting(self.learn, self.config):
+            suggestion = float(self.learn.lr_find(show_plot=False).valley)
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.add_subplot(xscale="log", xlabel="learning rate", ylabel="loss")
+        axes.plot(self.learn.recorder.lrs[:-5], [float(loss) for loss in self.learn.recorder.losses[:-5]])
+        axes.axvline(suggestion, linestyle="--", color="grey")
+        plot = self.config.out / "lr_find.png"
+        with atomic_path(plot) as part:
+            figure.savefig(part, dpi=120)
+        self.say(f"  suggested learning rate: {suggestion:.2g} (plot: {plot}); train with --lr {suggestion:.2g}")
+        return suggestion
+
+    def evaluate(self) -> Measured:
+        """Calibrate, fit thresholds and measure on the validation side, with the fp32 network that goes out."""
+        data = self._need("data", "split")
+        valid = data.side(True)
+        with self._stage("measuring"):
+            paths = list(valid["path"])
+            with progress(len(paths), "scoring the validation posters") as bar:
+                forward = frozen_forward(self.network, self.size, self.device)
+                logits = network_outputs(forward, paths, self.size, self.mean, self.std, bar=bar)
+            truth = data.truth[data.frame["is_valid"].to_numpy()]
+            groups = valid["group"].to_numpy()
+            self.measured = measure(logits, truth, data.labels, data.prior, groups, self.config.seed)
+        return self.measured
+
+    def export(self) -> ModelFolder:
+        """Write the model folder, `model.json` last. Raises InputError when the runtimes disagree."""
+        self._need("measured", "evaluate")
+        with self._stage("exporting"):
+            return release(self)
+
+    def summarize(self) -> None:
+        """Print the metrics with their intervals beside no skill, the seconds by stage, and where everything is."""
+        measured = self._need("measured", "evaluate")
+        self.say(f"\n{metrics_table(measured.metrics, measured.baselines)}\n")
+        self.say(f"calibration error {measured.ece[0]:.3f} before, {measured.ece[1]:.3f} after")
+        self.say("  ".join(f"{stage} {seconds:.0f} s" for stage, seconds in self.seconds.items()))
+        self.say(f"model   {self.config.out}\nreport  {self.config.out / 'report.html'}")
+
+    def run(self) -> ModelFolder:
+        """All stages. After SIGINT or SIGTERM, `resume=True` goes on from the last finished epoch."""
+        self.load()
+        self.download()
+        self.split()
+        self.fit()
+        self.evaluate()
+        folder = self.export()
+        self.summarize()
+        return folder
+
+    # -- what the stages share -------------------------------------------------------------------------------------
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.config.out / "checkpoints"
+
+    @cached_property
+    def architecture(self) -> networks.Architecture:
+        """What --arch means, or, with --start-from, the earlier model's network. Raises InputError."""
+        return networks.resolve(self.config.arch)[0]
+
+    @cached_property
+    def _normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return networks.normalization(self.config.arch, self.architecture)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        return self._normalization[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        return self._normalization[1]
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The network, with its starting weights and a head for this run's genres."""
+        data = self._need("data", "split")
+        torch.manual_seed(self.config.seed)
+        if self.config.start_from is not None:
+            network = self._earlier()
+        else:
+            weights, local = self.config.weights, networks.resolve(self.config.arch)[1]
+            if local is not None and weights == "imagenet":
+                weights = str(local)  # a local folder brings its own
+            network = networks.build(self.architecture, len(data.labels), weights)
+            set_prior(network, data.prior)
+        networks.check_size(network, self.config.sizes())
+        return network
+
+    def _earlier(self) -> nn.Module:
+        """The network of --start-from; its head is kept where the genres are the same."""
+        earlier, data = open_model(self.config.start_from), self._need("data", "split")
+        if earlier.about["network"] != self.architecture.to_dict():
+            raise InputError(
+                f"--start-from {self.config.start_from}: that model is a {earlier.about['network']['name']}, "
+                f"this run a {self.architecture.name}; give the same --arch"
+            )
+        network = networks.build(self.architecture, len(data.labels))
+        if earlier.labels == data.labels:
+            network.load_state_dict(networks.read_state(earlier.file("model.safetensors")))
+        else:
+            self.say("  --start-from: other genres than this run's, so the head starts anew")
+            networks.load_backbone(network, earlier.file("model.safetensors"))
+            set_prior(network, data.prior)
+        return network
+
+    def _fit_phases(self) -> None:
+        settings = {k: v for k, v in self.config.to_dict().items() if k not in FREE_ON_RESUME}
+        state = RunState(settings | {"labels": self.data.labels, "precision": self.precision})
+        checkpoint = Checkpoint(self.checkpoints, state, self.config.seed, self.config.patience, self.say)
+        if self.config.resume:
+            checkpoint.load()
+            done = len(checkpoint.state.history)
+            self.say(f"  resuming after {done} finished epoch{'s' if done != 1 else ''}")
+        checkpoint.load_weights(self.network)
+        learn, phases = self.learn, PHASED[self.config.strategy](self.config)
+        checkpoint.learn = learn
+        if not self.config.resume:
+            checkpoint.save()  # from here on there is something to resume
+        with fitting(learn, self.config):
+            run_phases(learn, phases, checkpoint, self._set_size)
+        self._set_size(phases[-1].size)
+        best = torch.load(self.checkpoints / BEST, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(best)
+        self.history = state.history
+        self.say(f"  best epoch: {state.best_epoch}, validation mAP {state.best:.4f}")
+
+    def _fit_probe(self) -> None:
+        train = self.data.side(False)
+        paths, truth = list(train["path"]), self.data.truth[~self.data.frame["is_valid"].to_numpy()]
+        with progress(len(paths), "features") as bar, without_head(self.network) as body:
+            forward = frozen_forward(body, self.size, self.device, self.precision)
+            features = network_outputs(forward, paths, self.size, self.mean, self.std, bar=bar, mirrored=True)
+        weight, bias = fit_head(features, truth, train["group"].to_numpy(), self.config.seed, self.say)
+        set_head(self.network, weight, bias)
+        with atomic_path(self.checkpoints / BEST) as part:
+            torch.save(self.network.state_dict(), part)
+        (self.checkpoints / STATE).unlink(missing_ok=True)  # of an earlier run that could be resumed: no longer
+        self.history = []
+
+    def _set_size(self, size: tuple[int, int]) -> None:
+        if size != self.size:
+            self.size = size
+            self.learn.dls = self._dataloaders(size)
+
+    def _dataloaders(self, size: tuple[int, int]):
+        config, data = self.config, self.data
+        return poster_dataloaders(
+            data.frame, data.labels, size, self.mean, self.std, config.batch_size, self.device, config.workers
+        )
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        self.say(f"\n{name}")
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def _need(self, attribute: str, stage: str) -> Any:
+        if getattr(self, attribute) is None or (
+            stage == "split" and (self.data is None or "is_valid" not in self.data.frame)
+        ):
+            raise InputError(f"call {stage}() first: this stage needs what it makes")
+        return getattr(self, attribute)

@@ -1,0 +1,1 @@
+"""From scores to answers, and how good the answers are. No torch."""

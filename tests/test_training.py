@@ -1,0 +1,250 @@
+"""Training: seeds, resumption, early stopping, precision, strategies, on drawn posters with a tiny network."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fastai.learner import Learner
+from safetensors.torch import load_file
+
+from lobbycard.errors import InputError
+from lobbycard.poster.config import Config
+from lobbycard.poster.precision import AutocastBF16, choose_device, choose_precision, precision_callbacks
+from lobbycard.poster.strategies import PHASED
+from lobbycard.poster.trainer import MovieGenreTrainer
+
+from .conftest import TINY
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def train(drawn, out, **settings):
+    trainer = MovieGenreTrainer(
+        csv=drawn / "MovieGenre.csv", images=drawn / "images", out=out, **{**TINY, "freeze_epochs": 1, "epochs": 2, **settings},
+        say=lambda text: None,
+    )  # fmt: skip
+    trainer.load()
+    trainer.download()
+    trainer.split()
+    trainer.fit()
+    return trainer
+
+
+def weights(trainer):
+    return {k: v.float() for k, v in trainer.network.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_learn_is_a_plain_fastai_learner_with_fastais_metrics(trained):
+    learn = trained.learn
+    assert type(learn) is Learner
+    assert [m.name for m in learn.metrics] == ["mAP", "f1_score", "precision_score", "recall_score"]
+    batch, targets = learn.dls.one_batch()
+    assert batch.shape[1:] == (3, 64, 48) and targets.shape[1] == len(trained.data.labels)
+
+
+def test_history_has_a_row_an_epoch_and_map_equals_scikit_learn(trained, drawn):
+    with (trained.config.out / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["phase"] for row in rows] == ["head", "all", "all"]
+    from sklearn.metrics import average_precision_score
+
+    # The network holds the best epoch's weights, with the calibration folded in: the ranking is the same.
+    probabilities, targets = trained.learn.get_preds(ds_idx=1)
+    best = max(float(row["mAP"]) for row in rows)
+    assert average_precision_score(targets.numpy(), probabilities.numpy(), average="macro") == pytest.approx(best, abs=0.01)
+
+
+def test_same_seed_same_result_other_seed_another(drawn, tmp_path):
+    first, second = (train(drawn, tmp_path / name, epochs=1) for name in "ab")
+    assert same(weights(first), weights(second))
+    assert not same(weights(first), weights(train(drawn, tmp_path / "c", epochs=1, seed=1)))
+
+
+COMMAND = [sys.executable, "train_model.py", "--no-download", "--min-count", "10", "--per-genre", "0", "--arch", "timm/test_resnet",
+           "--weights", "none", "--size", "64x48", "--batch-size", "32", "--workers", "0", "--lr", "0.005",
+           "--freeze-epochs", "1", "--epochs", "3"]  # fmt: skip
+
+
+def start(drawn, out, *more):
+    flags = ["--csv", str(drawn / "MovieGenre.csv"), "--images", str(drawn / "images"), "--out", str(out)]
+    return subprocess.Popen([*COMMAND, *flags, *more], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            env={**os.environ, "PYTHONUNBUFFERED": "1"})  # fmt: skip
+
+
+def read_until(process, words):
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if words in line:
+            return "".join(seen)
+    raise AssertionError(f"{words!r} never came:\n{''.join(seen)}")
+
+
+def test_killed_and_resumed_ends_where_the_unbroken_run_does(drawn, tmp_path):
+    unbroken = start(drawn, tmp_path / "unbroken")
+    unbroken.communicate(timeout=300)
+    assert unbroken.returncode == 0
+
+    killed = start(drawn, tmp_path / "killed")
+    read_until(killed, "epoch  1")  # the first unfrozen epoch is saved, the next one runs
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "model.json").exists()
+    resumed = start(drawn, tmp_path / "killed", "--resume")
+    output = resumed.communicate(timeout=300)[0]
+    assert resumed.returncode == 0 and "resuming after 2 finished epochs" in output, output
+
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("unbroken", "killed"))
+    assert same(a, b)
+    columns = ["train_loss", "valid_loss", "mAP"]
+    histories = [list(csv.DictReader((tmp_path / name / "history.csv").open())) for name in ("unbroken", "killed")]
+    assert [[row[c] for c in columns] for row in histories[0]] == [[row[c] for c in columns] for row in histories[1]]
+    assert "\x1b" not in output and "\r" not in output  # no control characters where there is no terminal
+
+
+def test_sigterm_stops_with_the_words_that_resume(drawn, tmp_path):
+    process = start(drawn, tmp_path / "m", "--epochs", "50")
+    read_until(process, "epoch  0")
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130
+    assert "run the same command with --resume" in output and "Traceback" not in output
+    assert (tmp_path / "m" / "checkpoints" / "state.pth").is_file()
+
+
+def test_resume_with_other_settings_or_without_a_run_is_refused(drawn, tmp_path):
+    with pytest.raises(InputError, match="--resume: there is no unfinished run"):
+        train(drawn, tmp_path / "none", resume=True)
+    trainer = train(drawn, tmp_path / "m", epochs=1)
+    assert trainer.history
+    with pytest.raises(InputError, match=r"trained with other settings \(lr was 0.005, is 0.1\)"):
+        train(drawn, tmp_path / "m", epochs=1, lr=0.1, resume=True)
+
+
+def test_early_stopping_ends_a_phase_and_keeps_the_best_epoch(drawn, tmp_path):
+    # A rate at which nothing is learned: the first epoch stays the best one, or nearly.
+    trainer = train(drawn, tmp_path / "m", lr=1e-9, freeze_epochs=0, epochs=12, patience=2)
+    scores = [row["mAP"] for row in trainer.history]
+    best = int(np.argmax(scores))
+    assert len(scores) == best + 3 < 12
+
+
+@pytest.mark.parametrize("strategy", ["discriminative", "progressive", "probe"])
+def test_every_strategy_trains_and_its_network_answers(drawn, tmp_path, strategy):
+    trainer = train(drawn, tmp_path / "m", strategy=strategy, epochs=3)
+    measured = trainer.evaluate()
+    assert measured.metrics["mAP"]["value"] > measured.baselines["prior"]["mAP"]["value"]
+    assert trainer.size == ((128, 96) if strategy == "progressive" else (64, 48))
+
+
+def test_discriminative_gives_lower_layers_lower_rates():
+    head, groups = PHASED["discriminative"](Config(strategy="discriminative", lr=1e-3))
+    assert head.frozen and head.epochs == 3 and groups.epochs == 10
+    assert groups.lr.start == pytest.approx(1e-5) and groups.lr.stop == 1e-3
+
+
+def test_standard_is_three_frozen_epochs_then_ten():
+    assert [(phase.epochs, phase.frozen) for phase in PHASED["standard"](Config())] == [(3, True), (10, False)]
+
+
+def test_find_lr_suggests_and_plots(drawn, tmp_path):
+    trainer = MovieGenreTrainer(csv=drawn / "MovieGenre.csv", images=drawn / "images", out=tmp_path / "m", say=lambda t: None, **TINY)
+    trainer.load()
+    trainer.download()
+    trainer.split()
+    assert 1e-7 < trainer.find_lr() < 10
+    assert (tmp_path / "m" / "lr_find.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_start_from_an_earlier_model(trained, drawn, tmp_path):
+    trainer = MovieGenreTrainer(csv=drawn / "MovieGenre.csv", images=drawn / "images", out=tmp_path / "m",
+                                start_from=trained.config.out, say=lambda t: None, **TINY)  # fmt: skip
+    trainer.load()
+    trainer.download()
+    trainer.split()
+    assert same(weights(trainer), load_file(trained.config.out / "model.safetensors"))
+    with pytest.raises(InputError, match="that model is a test_resnet, this run a resnet18"):
+        other = MovieGenreTrainer(csv=drawn / "MovieGenre.csv", images=drawn / "images", out=tmp_path / "m",
+                                  start_from=trained.config.out, say=lambda t: None, **{**TINY, "arch": "resnet18"})  # fmt: skip
+        other.load()
+        other.download()
+        other.split()
+        other.network  # noqa: B018
+
+
+def test_pain_8_precision_is_chosen_from_the_device():
+    cpu = torch.device("cpu")
+    assert choose_precision(cpu) in ("bf16", "fp32")
+    assert choose_precision(torch.device("cuda")) == "fp16"
+    with pytest.raises(InputError, match="--precision fp16: needs a CUDA GPU"):
+        choose_precision(cpu, "fp16")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="--device cuda: this PyTorch .* sees no such device"):
+            choose_device("cuda")
+
+
+def test_bf16_really_computes_in_bf16_and_leaves_fp32_weights(drawn, tmp_path):
+    seen = []
+    trainer = MovieGenreTrainer(csv=drawn / "MovieGenre.csv", images=drawn / "images", out=tmp_path / "m", precision="bf16",
+                                device="cpu", say=lambda t: None, **TINY)  # fmt: skip
+    trainer.load()
+    trainer.download()
+    trainer.split()
+    trainer.network.conv1[0].register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+    with trainer.learn.no_bar(), trainer.learn.no_logging():
+        trainer.learn.fit(1)
+    assert set(seen) == {torch.bfloat16}
+    assert {p.dtype for p in trainer.network.parameters()} == {torch.float32}
+    assert [type(cb) for cb in precision_callbacks(torch.device("cpu"), "fp32")] == []
+    assert isinstance(precision_callbacks(torch.device("cpu"), "bf16")[0], AutocastBF16)
+
+
+def test_pain_21_no_worker_processes_where_they_hurt(monkeypatch):
+    from lobbycard.poster import data
+
+    cuda = torch.device("cuda")
+    for platform in ("win32", "darwin"):
+        monkeypatch.setattr(sys, "platform", platform)
+        assert data.default_workers(cuda) == 0
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert data.default_workers(cuda) == min(16, os.cpu_count())
+    assert data.default_workers(torch.device("cpu")) == 0
+    monkeypatch.setitem(sys.modules, "ipykernel", object())
+    assert data.default_workers(cuda) == 0
+
+
+def test_pain_21_workers_started_as_on_windows_give_the_same_batches(drawn, tmp_path):
+    """With `spawn`, everything a worker needs is pickled: a lambda or a local class anywhere would fail here."""
+    import pickle
+
+    trainer = train(drawn, tmp_path / "m", freeze_epochs=0, epochs=1)
+    again = pickle.loads(pickle.dumps(trainer.learn.dls.valid_ds))
+    assert torch.equal(again[0][1], trainer.learn.dls.valid_ds[0][1])
+    for entry in ("train_model.py", "lobbycard/__main__.py"):
+        assert 'if __name__ == "__main__":' in (ROOT / entry).read_text()
+
+
+def test_stages_out_of_order_say_which_comes_first(drawn, tmp_path):
+    trainer = MovieGenreTrainer(csv=drawn / "MovieGenre.csv", out=tmp_path)
+    for stage, first in ((trainer.download, "load"), (trainer.fit, "split"), (trainer.export, "evaluate")):
+        with pytest.raises(InputError, match=rf"call {first}\(\) first"):
+            stage()
+
+
+def test_importing_the_front_door_is_quick_and_gives_the_trainer():
+    code = "import time, sys; t = time.time(); import train_model; print('torch' in sys.modules); from train_model import MovieGenreTrainer; print(MovieGenreTrainer.__name__)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "MovieGenreTrainer"]
+
