@@ -1,10 +1,9 @@
 """Front door 1: from a movie table to a trained, measured, exported poster-genre model.
 
-    python train_model.py                       # MovieGenre.csv if it is here, else an embedded sample of drawn posters
-    python train_model.py --csv MovieGenre.csv  # a ResNet-50, FP16 on a CUDA GPU
-    python train_model.py --help
+python train_model.py                       # MovieGenre.csv if it is here, else an embedded sample of drawn posters
+python train_model.py --csv MovieGenre.csv  # a ResNet-50, FP16 on a CUDA GPU
+python train_model.py --help
 """
-
 
 from lobbycard.front import front_door
 from lobbycard.poster.config import parse

@@ -46,7 +46,9 @@ def predict(
     from lobbycard.poster.predictor import PosterPredictor
 
     pictures = find_pictures(inputs, images)
-    failed = write_answers(PosterPredictor.load(model, runtime, trust), pictures, out, Choice(top_k, threshold, shift), tta)
+    failed = write_answers(
+        PosterPredictor.load(model, runtime, trust), pictures, out, Choice(top_k, threshold, shift), tta
+    )
     if failed:
         print(f"{failed} of {len(pictures)} pictures could not be read: see the error column", file=sys.stderr)
     if failed == len(pictures):
@@ -85,7 +87,11 @@ def evaluate(
 
 @app.command
 def download(
-    csv: Path, images: Path = Path("data/posters"), connections: int = 16, timeout: float = 20.0, retry_permanent: bool = False
+    csv: Path,
+    images: Path = Path("data/posters"),
+    connections: int = 16,
+    timeout: float = 20.0,
+    retry_permanent: bool = False,
 ) -> None:
     """Fetch the posters of a movie table, resumable; manifest.csv tells how each one ended.
 

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,7 @@ def front_door(if_interrupted: str = "stopped") -> Iterator[None]:
         # A Windows console in cp1252 cannot print a Japanese title: better a question mark than a crash.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace", line_buffering=True)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # of no use to who runs a command
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield

@@ -23,7 +23,10 @@ class LogLines:
             self.last = now
             rate = self.done / max(now - self.start, 1e-9)
             left = (self.total - self.done) / max(rate, 1e-9)
-            print(f"  {self.desc}: {self.done}/{self.total}, {rate:.0f}/s, {left:.0f} s left {self.note}".rstrip(), flush=True)
+            print(
+                f"  {self.desc}: {self.done}/{self.total}, {rate:.0f}/s, {left:.0f} s left {self.note}".rstrip(),
+                flush=True,
+            )
 
     def set_postfix_str(self, text: str = "", refresh: bool = True) -> None:
         self.note = text
@@ -31,7 +34,10 @@ class LogLines:
     def close(self) -> None:
         seconds = time.monotonic() - self.start
         rate = self.done / max(seconds, 1e-9)
-        print(f"  {self.desc}: {self.done}/{self.total} in {seconds:.1f} s ({rate:.0f}/s) {self.note}".rstrip(), flush=True)
+        print(
+            f"  {self.desc}: {self.done}/{self.total} in {seconds:.1f} s ({rate:.0f}/s) {self.note}".rstrip(),
+            flush=True,
+        )
 
 
 @contextmanager

@@ -19,7 +19,9 @@ def test_order_and_pixels_and_the_incomplete_last_batch(tmp_path):
     paths = pictures(tmp_path, 7)
     found = list(batches(paths, (16, 8), 3))
     assert [len(batch.sources) for batch in found] == [3, 3, 1]
-    assert np.array_equal(np.concatenate([b.pixels for b in found]), np.stack([poster_array(p, (16, 8)) for p in paths]))
+    assert np.array_equal(
+        np.concatenate([b.pixels for b in found]), np.stack([poster_array(p, (16, 8)) for p in paths])
+    )
 
 
 def test_a_bad_file_is_an_error_in_its_place(tmp_path):
@@ -56,5 +58,7 @@ def test_normalize_equals_torchvision():
 
     pixels = np.random.default_rng(1).integers(0, 255, (2, 6, 5, 3), np.uint8)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    reference = torch.stack([functional.normalize(functional.to_dtype(functional.to_image(p), scale=True), mean, std) for p in pixels])
+    reference = torch.stack(
+        [functional.normalize(functional.to_dtype(functional.to_image(p), scale=True), mean, std) for p in pixels]
+    )
     assert np.abs(normalize(pixels, mean, std) - reference.numpy()).max() < 1e-6

@@ -25,7 +25,9 @@ def test_flags_end_in_their_fields():
     config = parse(["--csv", "a.csv", "--no-download", "--per-genre", "0", "--strategy", "probe", "--size", "96x64"])
     assert config.csv == Path("a.csv") and config.download is False and config.per_genre == 0
     assert config.sizes() == ((96, 64),) and config.epochs == Config.epochs
-    assert config.command == "python train_model.py --csv a.csv --no-download --per-genre 0 --strategy probe --size 96x64"
+    assert (
+        config.command == "python train_model.py --csv a.csv --no-download --per-genre 0 --strategy probe --size 96x64"
+    )
 
 
 def test_without_a_table_the_kaggle_file_is_taken_if_it_is_here(capsys):
@@ -64,7 +66,9 @@ def test_progressive_doubles_the_size_it_is_given():
 
 
 def test_pain_3_settings_in_an_artifact_are_plain_values_without_the_makers_folders():
-    config = Config(csv=Path("/home/ann/films/MovieGenre.csv"), arch="local-dir:/home/ann/nets/mobile", weights="/home/ann/w.pth")
+    config = Config(
+        csv=Path("/home/ann/films/MovieGenre.csv"), arch="local-dir:/home/ann/nets/mobile", weights="/home/ann/w.pth"
+    )
     plain = config.to_dict()
     assert plain["csv"] == "MovieGenre.csv" and plain["arch"] == "local-dir:mobile" and plain["weights"] == "w.pth"
     assert all(value is None or isinstance(value, (str, int, float, bool)) for value in plain.values())

@@ -14,14 +14,21 @@ from lobbycard.poster.network import Architecture
 
 @pytest.mark.parametrize(
     ("arch", "library"),
-    [("resnet50", "torchvision"), ("timm/resnet50", "timm"), ("mobilenetv2_100", "timm"), ("convnext_tiny", "torchvision")],
+    [
+        ("resnet50", "torchvision"),
+        ("timm/resnet50", "timm"),
+        ("mobilenetv2_100", "timm"),
+        ("convnext_tiny", "torchvision"),
+    ],
 )
 def test_resolve_finds_the_library(arch, library):
     assert networks.resolve(arch)[0].library == library
 
 
 def test_an_unknown_name_brings_near_ones():
-    with pytest.raises(InputError, match="neither torchvision nor timm has a network called 'resnet51'; near it: .*resnet"):
+    with pytest.raises(
+        InputError, match="neither torchvision nor timm has a network called 'resnet51'; near it: .*resnet"
+    ):
         networks.resolve("resnet51")
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +62,9 @@ def test_history_has_a_row_an_epoch_and_map_equals_scikit_learn(trained, drawn):
     # The network holds the best epoch's weights, with the calibration folded in: the ranking is the same.
     probabilities, targets = trained.learn.get_preds(ds_idx=1)
     best = max(float(row["mAP"]) for row in rows)
-    assert average_precision_score(targets.numpy(), probabilities.numpy(), average="macro") == pytest.approx(best, abs=0.01)
+    assert average_precision_score(targets.numpy(), probabilities.numpy(), average="macro") == pytest.approx(
+        best, abs=0.01
+    )
 
 
 def test_same_seed_same_result_other_seed_another(drawn, tmp_path):
@@ -160,7 +161,9 @@ def test_standard_is_three_frozen_epochs_then_ten():
 
 
 def test_find_lr_suggests_and_plots(drawn, tmp_path):
-    trainer = MovieGenreTrainer(csv=drawn / "MovieGenre.csv", images=drawn / "images", out=tmp_path / "m", say=lambda t: None, **TINY)
+    trainer = MovieGenreTrainer(
+        csv=drawn / "MovieGenre.csv", images=drawn / "images", out=tmp_path / "m", say=lambda t: None, **TINY
+    )
     trainer.load()
     trainer.download()
     trainer.split()
@@ -247,4 +250,3 @@ def test_importing_the_front_door_is_quick_and_gives_the_trainer():
     code = "import time, sys; t = time.time(); import train_model; print('torch' in sys.modules); from train_model import MovieGenreTrainer; print(MovieGenreTrainer.__name__)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False", "MovieGenreTrainer"]
-

@@ -132,7 +132,7 @@ def download(
             raise _cannot_write(folder, error) from error
         settled |= {file: entry for file, entry in fresh.items() if file in urls}
     rows = [settled[file] for file in urls]
-    say(_summary(rows, sum(task.file in settled and settled[task.file].tries > 0 for task in tasks), start))
+    say(_summary(rows, time.monotonic() - start))
     return to_frame(rows)
 
 
@@ -303,10 +303,10 @@ def _cannot_write(folder: Path, error: OSError) -> InputError:
     )
 
 
-def _summary(rows: Iterable[Entry], fetched: int, start: float) -> str:
+def _summary(rows: Iterable[Entry], seconds: float) -> str:
     counts = Counter(row.status for row in rows)
     ok = counts.pop("ok", 0)
-    lines = [f"  {ok:,} of {ok + counts.total():,} pictures are there ({time.monotonic() - start:.1f} s)"]
+    lines = [f"  {ok:,} of {ok + counts.total():,} pictures are there ({seconds:.1f} s)"]
     for status, count in counts.most_common():
         lines.append(f"    {status:<12} {count:>7,}" + ("  may succeed on another run" * (status in RETRYABLE)))
     return "\n".join(lines)

@@ -81,14 +81,14 @@ def read_entries(folder: Path) -> dict[str, Entry]:
 
 
 def write_entries(folder: Path, entries: dict[str, Entry]) -> None:
-    """Replace `manifest.csv` with these rows, whole or not at all, and drop the journal they contain."""
+    """Replace `manifest.csv` with these rows, by file name, whole or not at all, and drop the journal they contain."""
     with (
         atomic_path(folder / MANIFEST) as part,
         part.open("w", encoding="utf-8", errors="replace", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(MANIFEST_COLUMNS)
-        writer.writerows(map(_cells, entries.values()))
+        writer.writerows(_cells(entries[file]) for file in sorted(entries))
     # Windows lets nobody remove a journal that another process has open; merged once more it does no harm.
     with suppress(OSError):
         (folder / JOURNAL).unlink()
@@ -122,14 +122,12 @@ def _parse(lines: Iterable[str]) -> dict[str, Entry]:
     """Rows, newest last; a line that is torn or no row is passed over: its file, if any, is looked at again."""
     entries = {}
     for line in lines:
-        # One line at a time: a quote opened by a torn line must not swallow the whole ones after it.
-        cells = next(csv.reader([line])) if line.endswith("\n") else []
-        if len(cells) != len(MANIFEST_COLUMNS):
-            continue
-        row = dict(zip(MANIFEST_COLUMNS, cells, strict=True))
         try:
+            # One line at a time: a quote opened by a torn line must not swallow the whole ones after it.
+            cells = next(csv.reader([line]), [])
+            row = dict(zip(MANIFEST_COLUMNS, cells, strict=True))
             row |= {name: int(row[name]) if row[name] else None for name in _NUMBERS}
-        except ValueError:
+        except (ValueError, csv.Error):
             continue
         if row["file"] and row["status"] in STATUSES:
             entries[row["file"]] = Entry(**row | {"tries": row["tries"] or 0})

@@ -46,7 +46,9 @@ def find_pictures(inputs: Sequence[str], images: Path | None = None) -> list[Pat
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
             if not inside:
-                raise InputError(f"{path}: no pictures in this folder; expected files ending in {', '.join(sorted(PICTURES))}")
+                raise InputError(
+                    f"{path}: no pictures in this folder; expected files ending in {', '.join(sorted(PICTURES))}"
+                )
             found += inside
         elif path.suffix.lower() in (".csv", ".tsv"):
             from lobbycard.catalog.table import read_table  # pandas, which pictures do not need

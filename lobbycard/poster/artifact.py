@@ -83,7 +83,9 @@ def open_model(path: Path | str) -> ModelFolder:
     except ValueError as error:
         raise InputError(f"{manifest}: not JSON ({error}); copy the model folder again") from error
     if not isinstance(about, dict) or about.get("task") != TASK:
-        raise InputError(f"{manifest}: expected task {TASK!r}, found {about.get('task') if isinstance(about, dict) else about!r}")
+        raise InputError(
+            f"{manifest}: expected task {TASK!r}, found {about.get('task') if isinstance(about, dict) else about!r}"
+        )
     if about.get("format_version") != FORMAT_VERSION:
         raise InputError(
             f"{manifest}: format version {about.get('format_version')}, this lobbycard reads {FORMAT_VERSION}; "
@@ -126,7 +128,18 @@ def seal(path: Path, about: dict[str, Any]) -> ModelFolder:
 def versions() -> dict[str, str]:
     """Of what this model was made with."""
     found = {"python": platform.python_version()}
-    for name in ("lobbycard", "torch", "torchvision", "fastai", "timm", "onnx", "onnxruntime", "numpy", "pillow", "scikit-learn"):
+    for name in (
+        "lobbycard",
+        "torch",
+        "torchvision",
+        "fastai",
+        "timm",
+        "onnx",
+        "onnxruntime",
+        "numpy",
+        "pillow",
+        "scikit-learn",
+    ):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

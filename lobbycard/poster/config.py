@@ -36,7 +36,7 @@ class Config:
     per_genre: int = 200
     """balance to about this many movies a genre, rarest first; 0 keeps all"""
     limit: int = 0
-    """use at most this many movies, drawn at random; 0 uses all"""
+    """use at most this many of the table's movies, drawn at random before anything else; 0 uses all"""
     valid: float = 0.2
     """share of the movies kept aside to measure on"""
     seed: int = 0
@@ -113,7 +113,7 @@ class Config:
         values = {k: v.name if isinstance(v, PurePath) else v for k, v in values.items()}
         for name in ("arch", "weights"):
             prefix, found, path = values[name].rpartition("local-dir:")
-            if found or PurePath(path).name != path and not path.startswith(("timm/", "hf-hub:")):
+            if found or (PurePath(path).name != path and not path.startswith(("timm/", "hf-hub:"))):
                 values[name] = f"{prefix}{found}{PurePath(path).name}"
         return values
 

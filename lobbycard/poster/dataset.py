@@ -1,6 +1,8 @@
 """From a Config to the posters to train on: the table read, balanced, downloaded and split, every loss counted."""
 
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lobbycard.catalog import select, split
+from lobbycard.catalog import neardup, select, split
+from lobbycard.catalog.batches import THREADS
 from lobbycard.catalog.download import DownloadOptions, coverage, download, format_coverage
-from lobbycard.catalog.image import load_poster
+from lobbycard.catalog.image import ImageError, load_poster
 from lobbycard.catalog.table import MovieTable, read_table
 from lobbycard.errors import InputError
 from lobbycard.files import sha256
@@ -50,10 +53,8 @@ def choose_movies(config: Config, say: Callable[[str], None] = print) -> Dataset
         raise InputError("--csv: expected a movie table such as Kaggle's MovieGenre.csv; none was given")
     table: MovieTable = read_table(config.csv, need_url=config.download)
     say(table.summary())
-    common = select.keep_common(table.frame, config.min_count)
-    chosen = select.balance(common, config.per_genre, config.seed)
-    if config.limit:
-        chosen = select.keep_common(select.limit(chosen, config.limit, config.seed), min_count=2)
+    frame = select.limit(table.frame, config.limit, config.seed) if config.limit else table.frame
+    chosen = select.balance(select.keep_common(frame, config.min_count), config.per_genre, config.seed)
     before, after = select.label_counts(table.frame), select.label_counts(chosen)
     say(select.counts_table(before, after))
     about = {
@@ -78,14 +79,19 @@ def fetch_posters(data: Dataset, config: Config, say: Callable[[str], None] = pr
         about["downloads"] = {str(k): int(v) for k, v in manifest["status"].value_counts().items()}
         there = frame["file"].isin(set(manifest.loc[manifest["status"] == "ok", "file"]))
     else:
-        there = frame["file"].map(lambda name: (config.images / name).is_file())
-        about["downloads"] = {"ok": int(there.sum()), "not on disk": int((~there).sum())}
+        status = picture_status([config.images / name for name in frame["file"]])
+        there = pd.Series([state == "ok" for state in status], index=frame.index)
+        about["downloads"] = dict(Counter(status))
     rows = coverage(frame, set(frame.loc[there, "file"]))
     say(format_coverage(rows))
     about["coverage"] = rows.to_dict("records")
     have = frame[there].reset_index(drop=True)
     if have.empty:
-        hint = "see manifest.csv there for why" if config.download else "give the right --images, or leave out --no-download"
+        hint = (
+            "see manifest.csv there for why"
+            if config.download
+            else "give the right --images, or leave out --no-download"
+        )
         raise InputError(f"--images {config.images}: none of the {len(frame)} posters is there; {hint}")
     have["path"] = [config.images / name for name in have["file"]]
     kept = select.label_counts(have)
@@ -96,14 +102,37 @@ def fetch_posters(data: Dataset, config: Config, say: Callable[[str], None] = pr
     return Dataset(have, sorted(set(data.labels) - set(gone)), about)
 
 
+def picture_status(paths: list[Path]) -> list[str]:
+    """`ok`, `not on disk`, or why `load_poster` refuses the file (`truncated`, `not_image`, `too_large`), for each path.
+
+    Every picture is decoded: one bad file found now costs its row, found while training it would cost the run.
+    """
+
+    def status(path: Path) -> str:
+        try:
+            load_poster(path)
+        except ImageError as error:
+            return error.status
+        except OSError:
+            return "not on disk"
+        return "ok"
+
+    with progress(len(paths), "checking the posters") as bar, ThreadPoolExecutor(THREADS) as pool:
+        found = []
+        for state in pool.map(status, paths):
+            found.append(state)
+            bar.update(1)
+    return found
+
+
 def split_posters(data: Dataset, config: Config, say: Callable[[str], None] = print) -> Dataset:
     """The same movies with their side of the split, and the leak check."""
     paths = [Path(p) for p in data.frame["path"]]
     with progress(len(paths), "looking for near-identical posters") as bar:
-        hashes = split.perceptual_hashes(paths, load_poster, bar=bar)
+        hashes = neardup.perceptual_hashes(paths, load_poster, bar=bar)
     frame = data.frame.copy()
     frame["hash"] = hashes
-    frame["group"] = split.group_items(frame["item_id"], hashes)
+    frame["group"] = neardup.group_items(frame["item_id"], hashes, also=[frame["url"]])
     frame["is_valid"] = split.split_items(frame, frame["group"], data.labels, config.valid, config.seed)
     report = split.leak_check(frame["group"], frame["is_valid"], hashes)
     return _with_split(Dataset(frame, data.labels, data.about), report.sentence(), config, say)

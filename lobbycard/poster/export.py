@@ -117,6 +117,8 @@ class PortablePickle:
         def reducer_override(self, obj):
             if isinstance(obj, pathlib.PurePath):
                 return _PathClass(), (obj.as_posix(),)
+            if isinstance(obj, type) and issubclass(obj, pathlib.PurePath):
+                return getattr, (_PathModule(), "Path")
             if isinstance(obj, _PathClass):
                 return getattr, (_PathModule(), "Path")
             if isinstance(obj, _PathModule):

@@ -37,7 +37,9 @@ def load_learner_file(path: Path) -> "Learner":
             "library versions that are not installed; install those, or export it again with ours"
         ) from error
     if not isinstance(learn, Learner):
-        raise InputError(f"{path}: expected a fastai learner, found a {type(learn).__name__}; a .pth holds weights alone")
+        raise InputError(
+            f"{path}: expected a fastai learner, found a {type(learn).__name__}; a .pth holds weights alone"
+        )
     return learn
 
 
@@ -55,7 +57,9 @@ def lone_learner(path: Path) -> tuple[ModelFolder, str, "Logits"]:
     norms = [t for t in learn.dls.after_batch.fs if isinstance(t, Normalize)]
     labels = getattr(learn.dls, "vocab", None)
     if not sizes or not norms or not labels:
-        raise InputError(f"{path}: expected a multi-label image learner with Resize and Normalize in it; this one lacks one")
+        raise InputError(
+            f"{path}: expected a multi-label image learner with Resize and Normalize in it; this one lacks one"
+        )
     thresholds = np.broadcast_to(np.asarray(getattr(learn.loss_func, "thresh", 0.5), np.float64), (len(labels),))
     width, height = sizes[0] if isinstance(sizes[0], tuple) else (sizes[0], sizes[0])  # fastai keeps (width, height)
     about = {

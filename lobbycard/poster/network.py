@@ -196,7 +196,9 @@ def _create(architecture: Architecture, pretrained: bool) -> nn.Module:
         if architecture.library == "torchvision":
             from torchvision import models
 
-            network = models.get_model(architecture.name, weights="DEFAULT" if pretrained else None, **architecture.args)
+            network = models.get_model(
+                architecture.name, weights="DEFAULT" if pretrained else None, **architecture.args
+            )
             if getattr(network, "aux_logits", False):  # Inception's second head answers in training only
                 network.aux_logits, network.AuxLogits, network.aux1, network.aux2 = False, None, None, None
             return network

@@ -38,8 +38,7 @@ def cpu_has_bf16() -> bool:
     """Whether bf16 is quicker than fp32 here: matrix units (AMX) or AVX512-BF16. Emulated bf16 is slower than fp32."""
     # torch has no public name for this yet; where the private one is missing, fp32 is the safe answer.
     return any(
-        getattr(torch.cpu, probe, lambda: False)()
-        for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        getattr(torch.cpu, probe, lambda: False)() for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     )
 
 

@@ -159,7 +159,9 @@ def _torch(folder: ModelFolder) -> Logits:
 def _fastai(folder: ModelFolder) -> Logits:
     from lobbycard.poster.learner_file import load_learner_file, torch_logits
 
-    return torch_logits(load_learner_file(folder.file(PICKLE)).model)  # its sha256 was checked before anything in it runs
+    return torch_logits(
+        load_learner_file(folder.file(PICKLE)).model
+    )  # its sha256 was checked before anything in it runs
 
 
 def decided(labels: Sequence[str], row: np.ndarray) -> list[str]:

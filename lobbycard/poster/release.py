@@ -55,7 +55,9 @@ def release(trainer: "MovieGenreTrainer") -> artifact.ModelFolder:
         staged = Path(folder)
         write_safetensors(network, staged / artifact.WEIGHTS)
         write_onnx(network, trainer.size, staged / artifact.ONNX)
-        write_learner(network, data.labels, measured.thresholds, trainer.size, trainer.mean, trainer.std, staged / artifact.PICKLE)
+        write_learner(
+            network, data.labels, measured.thresholds, trainer.size, trainer.mean, trainer.std, staged / artifact.PICKLE
+        )
         write_text(staged / "vocab.txt", "\n".join(data.labels) + "\n")
         write_history(staged / "history.csv", trainer.history)
         write_split(staged / "split.csv", data.frame, data.frame["hash"].to_numpy())

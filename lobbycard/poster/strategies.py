@@ -6,6 +6,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fastai.callback import schedule  # noqa: F401 - gives Learner its fit_one_cycle and lr_find
 from fastai.learner import Learner
 
 from lobbycard.poster.checkpoint import Checkpoint
@@ -81,6 +82,4 @@ def run_phases(
         set_size(phase.size)
         learn.freeze() if phase.frozen else learn.unfreeze()
         checkpoint.phase_name = phase.name
-        learn.fit_one_cycle(
-            phase.epochs, phase.lr, cbs=checkpoint, reset_opt=True, start_epoch=checkpoint.state.epoch
-        )
+        learn.fit_one_cycle(phase.epochs, phase.lr, cbs=checkpoint, reset_opt=True, start_epoch=checkpoint.state.epoch)

@@ -32,7 +32,18 @@ from lobbycard.progress import progress
 from lobbycard.report.words import metrics_table
 
 # Settings that may differ between a run and its resumption: they change how fast it goes, not where it ends.
-FREE_ON_RESUME = ("resume", "find_lr", "workers", "tracker", "download", "connections", "timeout", "images", "csv", "out")
+FREE_ON_RESUME = (
+    "resume",
+    "find_lr",
+    "workers",
+    "tracker",
+    "download",
+    "connections",
+    "timeout",
+    "images",
+    "csv",
+    "out",
+)
 
 
 class MovieGenreTrainer:

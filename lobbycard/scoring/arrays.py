@@ -66,9 +66,7 @@ def as_label_values(values: ArrayLike, n_labels: int, name: str) -> np.ndarray:
 def check_unit_interval(values: np.ndarray, name: str) -> None:
     """Raises: InputError if any value is NaN or outside [0, 1]."""
     if not np.all((values >= 0) & (values <= 1)):  # written so that NaN fails it
-        raise InputError(
-            f"{name} must lie in [0, 1], got {values.min():g} to {values.max():g}; clip or correct them"
-        )
+        raise InputError(f"{name} must lie in [0, 1], got {values.min():g} to {values.max():g}; clip or correct them")
 
 
 def check_count(value: int, name: str, least: int = 1) -> None:
@@ -107,13 +105,9 @@ def _booleans(values: ArrayLike, name: str, shape: tuple[int, int] | None) -> np
     if array.dtype != bool:
         numbers = _numbers(values, name)
         if not np.all((numbers == 0) | (numbers == 1)):
-            raise InputError(
-                f"{name} must hold booleans, or zeros and ones; put probabilities through decide() first"
-            )
+            raise InputError(f"{name} must hold booleans, or zeros and ones; put probabilities through decide() first")
         array = numbers.astype(bool)
     if array.ndim != 2 or (shape is not None and array.shape != shape):
         expected = "(N items, L labels)" if shape is None else f"{shape}, as the scores have"
-        raise InputError(
-            f"{name} must have shape {expected}, got {array.shape}; check that both list the same items"
-        )
+        raise InputError(f"{name} must have shape {expected}, got {array.shape}; check that both list the same items")
     return array

@@ -25,9 +25,7 @@ class WeightedScores:
     def __init__(self, truth: np.ndarray, probabilities: np.ndarray, decisions: np.ndarray):
         self.n_items, self.n_labels = truth.shape
         self._ranked = [_Ranked(truth[:, label], probabilities[:, label]) for label in range(self.n_labels)]
-        self._hit, self._given, self._true = (
-            array.astype(float) for array in (truth & decisions, decisions, truth)
-        )
+        self._hit, self._given, self._true = (array.astype(float) for array in (truth & decisions, decisions, truth))
         self._item_f1 = _f1(self._hit.sum(axis=1), self._given.sum(axis=1), self._true.sum(axis=1))
 
     def at(self, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -86,6 +84,20 @@ def interval(replicates: np.ndarray) -> list[float] | None:
     tail = (1 - COVERAGE) / 2
     low, high = np.quantile(defined, [tail, 1 - tail])
     return [float(low), float(high)]
+
+
+def interval_of_map(value: float, replicates: np.ndarray) -> list[float]:
+    """Return the reversed percentile ("basic") interval of (B,) replicates of mAP, within [0, 1] and around `value`.
+
+    Few positives push average precision up, in the sample against the population and again in a replicate, where
+    items repeat, against the sample. The mean over labels keeps that push and loses the noise, so percentiles lie too
+    high: over 100 simulated tables of 1,580 items and 20 labels they held the population's mAP in 36 to 62 of 100,
+    the reversed ones in 89 to 96. For single labels and for F1s the two did alike, so those keep the percentiles.
+
+    Source: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 5.2 (basic interval).
+    """
+    low, high = interval(replicates) or [value, value]
+    return [max(0.0, min(value, 2 * value - high)), min(1.0, max(value, 2 * value - low))]
 
 
 class _Ranked:

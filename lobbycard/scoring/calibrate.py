@@ -80,9 +80,7 @@ class Calibration:
                 f"not readable at {error}; export the model again"
             ) from error
         if not (np.isfinite(scale).all() and np.isfinite(bias).all() and (scale > 0).all()):
-            raise InputError(
-                "calibration must hold finite numbers and scales above 0; export the model again"
-            )
+            raise InputError("calibration must hold finite numbers and scales above 0; export the model again")
         return cls(scale, bias)
 
 
@@ -132,9 +130,7 @@ def fit_calibration(logits: ArrayLike, truth: ArrayLike) -> Calibration:
         by_log_scale = scale * (residual * scaled).sum(axis=0)
         by_bias = residual.sum(axis=0)
         gradient = np.concatenate([[by_log_scale.sum(), by_bias.sum()], by_log_scale, by_bias])
-        value = (np.logaddexp(0, calibrated) - truth * calibrated).sum() + 0.5 * np.sum(
-            (parameters / widths) ** 2
-        )
+        value = (np.logaddexp(0, calibrated) - truth * calibrated).sum() + 0.5 * np.sum((parameters / widths) ** 2)
         return value / n_items, (gradient + parameters / widths**2) / n_items
 
     # exp(+-20) either way of the unit: far beyond any real temperature, and out of reach of overflow.
@@ -228,9 +224,7 @@ def _folds(n_items: int, folds: int, seed: int, groups: ArrayLike | None) -> np.
     check_count(folds, "folds", least=2)
     groups = np.arange(n_items) if groups is None else np.asarray(groups)
     if groups.shape != (n_items,):
-        raise InputError(
-            f"groups must name one group for each of the {n_items} items, got shape {groups.shape}"
-        )
+        raise InputError(f"groups must name one group for each of the {n_items} items, got shape {groups.shape}")
     names, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if len(names) < 2:
         raise InputError(

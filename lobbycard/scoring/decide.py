@@ -37,10 +37,8 @@ def decide(
     if top_k is not None:
         check_count(top_k, "top_k")
         if top_k < n_labels:
-            most_probable = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
-            allowed = np.zeros_like(passes)
-            np.put_along_axis(allowed, most_probable, True, axis=1)
-            passes &= allowed
+            ranked = np.argsort(np.where(passes, -probabilities, np.inf), axis=1, kind="stable")
+            np.put_along_axis(passes, ranked[:, top_k:], False, axis=1)
     if n_items and n_labels:
         empty = np.flatnonzero(~passes.any(axis=1))
         passes[empty, probabilities[empty].argmax(axis=1)] = True

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lobbycard.errors import InputError
-from lobbycard.scoring.arrays import as_decisions, as_label_values, as_probabilities, as_truth, check_count
-from lobbycard.scoring.bootstrap import METRICS, WeightedScores, interval
+from lobbycard.scoring.arrays import as_decisions, as_label_values, as_logits, as_probabilities, as_truth, check_count
+from lobbycard.scoring.bootstrap import METRICS, WeightedScores, interval, interval_of_map
 from lobbycard.scoring.decide import decide
 
 N_BOOT = 1000
@@ -24,14 +24,12 @@ def average_precision(truth: ArrayLike, scores: ArrayLike) -> np.ndarray:
 
     Args:
         truth: (N, L), booleans or zeros and ones.
-        scores: (N, L) finite, higher is likelier: probabilities or logits; ties count as one step.
+        scores: (N, L), higher is likelier: logits or probabilities; ties count as one step.
 
     Raises:
-        InputError: shapes that differ, NaN or infinite scores, or nothing to measure.
+        InputError: shapes that differ, NaN, or no positive in all of truth.
     """
-    scores = np.asarray(scores, dtype=float)
-    if not np.isfinite(scores).all():
-        raise InputError("scores must be finite to be ranked, got NaN or infinity; leave these items out")
+    scores = as_logits(scores)  # probabilities are ranked just as well
     truth = as_truth(truth, scores.shape)
     return _scores(truth, scores, np.zeros_like(truth)).value()["ap"][0]
 
@@ -75,6 +73,9 @@ def summarize(
 ) -> dict[str, dict]:
     """Return {"mAP", "macro_f1", "micro_f1", "samples_f1"}, each {"value", "ci95": [low, high]}.
 
+    The 95 % intervals are from a bootstrap over items: percentile for the F1s, reversed for mAP, which needs it (see
+    `bootstrap.interval_of_map`).
+
     Args:
         truth: (N, L), booleans or zeros and ones.
         probabilities: (N, L) in [0, 1]; mAP is taken from these.
@@ -86,7 +87,9 @@ def summarize(
     """
     scores = _checked(truth, probabilities, decisions)
     value, replicates = scores.value(), scores.replicates(n_boot, seed)
-    return {name: {"value": float(value[name][0]), "ci95": interval(replicates[name])} for name in METRICS}
+    rows = {name: {"value": float(value[name][0]), "ci95": interval(replicates[name])} for name in METRICS}
+    rows["mAP"]["ci95"] = interval_of_map(rows["mAP"]["value"], replicates["mAP"])
+    return rows
 
 
 def per_label(
@@ -133,9 +136,7 @@ def per_label(
     return rows
 
 
-def sweep(
-    truth: ArrayLike, probabilities: ArrayLike, thresholds: Sequence[float] = SWEEP
-) -> list[dict[str, float]]:
+def sweep(truth: ArrayLike, probabilities: ArrayLike, thresholds: Sequence[float] = SWEEP) -> list[dict[str, float]]:
     """Score one shared threshold after the other, as `decide` applies it.
 
     Returns:
@@ -191,9 +192,7 @@ def reliability_curve(probabilities: ArrayLike, truth: ArrayLike, bins: int = 15
     bin_of = np.searchsorted(edges[1:-1], probabilities.ravel(), side="left")
     count = np.bincount(bin_of, minlength=bins)
     sums = (np.bincount(bin_of, values.ravel(), minlength=bins) for values in (probabilities, truth))
-    predicted, observed = (
-        np.divide(total, count, out=np.full(bins, np.nan), where=count > 0) for total in sums
-    )
+    predicted, observed = (np.divide(total, count, out=np.full(bins, np.nan), where=count > 0) for total in sums)
     return ReliabilityCurve(edges, predicted, observed, count)
 
 
@@ -252,6 +251,4 @@ def _f1s(truth: ArrayLike, decisions: ArrayLike) -> dict[str, float]:
 
 def _check_measurable(truth: np.ndarray) -> None:
     if not truth.size:
-        raise InputError(
-            f"metrics need items and labels, got shape {truth.shape}; check that the table has rows left"
-        )
+        raise InputError(f"metrics need items and labels, got shape {truth.shape}; check that the table has rows left")

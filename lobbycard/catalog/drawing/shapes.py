@@ -1,4 +1,4 @@
-"""The little pictures on the sample's posters: three or four for each label, none of them in one colour.
+"""The little pictures on drawn posters: three or four for each label, none of them in one colour.
 
 Every shape is a function `shape(draw, rng, ink, x, y, r)`: it draws itself around the point (x, y),
 about 2 r wide and high, in pixels, with the colours of `ink` (a `Palette`).
@@ -7,30 +7,8 @@ about 2 r wide and high, in pixels, with the colours of `ink` (a `Palette`).
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
-
-class Palette(NamedTuple):
-    """Five RGB colours in 0..255. `sky` and `ground` fill the poster; the others must be seen on both."""
-
-    sky: tuple[int, int, int]
-    ground: tuple[int, int, int]
-    dark: tuple[int, int, int]
-    hot: tuple[int, int, int]
-    cool: tuple[int, int, int]
-
-
-def polar(x, y, r, degrees):
-    return x + r * math.cos(math.radians(degrees)), y + r * math.sin(math.radians(degrees))
-
-
-def disc(draw, x, y, r, fill=None, outline=None, width=1, squash=1.0):
-    draw.ellipse((x - r, y - r * squash, x + r, y + r * squash), fill=fill, outline=outline, width=int(width))
-
-
-def shift(points, x, y, r):
-    return [(x + a * r, y + b * r) for a, b in points]
-
+from lobbycard.catalog.drawing.sheet import disc, polar, shift
 
 # Action
 
@@ -56,7 +34,9 @@ def missiles(draw, rng, ink, x, y, r):
         draw.polygon([along(0, 0), along(1.3, -0.13), along(1.3, 0.13)], fill=ink.cool)
         draw.polygon([along(1.3, -0.13), along(1.3, 0.13), along(1.12, 0.26), along(1.12, -0.26)], fill=ink.hot)
         draw.polygon([along(1.25, -0.13), along(1.25, 0.13), along(1.75, 0.12), along(1.75, -0.12)], fill=ink.dark)
-        draw.polygon([along(1.7, -0.12), along(1.7, 0.12), along(1.85, 0.08), along(2.02, 0), along(1.85, -0.08)], fill=ink.hot)
+        draw.polygon(
+            [along(1.7, -0.12), along(1.7, 0.12), along(1.85, 0.08), along(2.02, 0), along(1.85, -0.08)], fill=ink.hot
+        )
 
 
 def bolt(draw, rng, ink, x, y, r):
@@ -232,7 +212,15 @@ def house(draw, rng, ink, x, y, r):
     draw.polygon(shift(tower, x, y, r), fill=ink.dark)
     for wx, wy in ((-0.38, 0.15), (0.3, 0.15), (-0.05, -0.35), (0.42, -0.62)):
         if rng.random() < 0.8:
-            draw.rectangle((x + (wx + lean * 0.8) * r - r * 0.09, y + wy * r, x + (wx + lean * 0.8) * r + r * 0.09, y + (wy + 0.24) * r), fill=ink.hot)
+            draw.rectangle(
+                (
+                    x + (wx + lean * 0.8) * r - r * 0.09,
+                    y + wy * r,
+                    x + (wx + lean * 0.8) * r + r * 0.09,
+                    y + (wy + 0.24) * r,
+                ),
+                fill=ink.hot,
+            )
     draw.rectangle((x - r * 0.12, y + r * 0.6, x + r * 0.14, y + r), fill=ink.cool)
 
 
@@ -241,14 +229,28 @@ def claws(draw, rng, ink, x, y, r):
     for k in (-0.66, -0.22, 0.22, 0.66):
         a, b = rng.uniform(-1.15, -0.8), rng.uniform(0.8, 1.2)
         middle = k + rng.uniform(-0.05, 0.05)
-        slash = [(side * (k + 0.3), a), (side * (middle + 0.12), 0), (side * (k - 0.3), b), (side * (middle - 0.1), -0.1)]
+        slash = [
+            (side * (k + 0.3), a),
+            (side * (middle + 0.12), 0),
+            (side * (k - 0.3), b),
+            (side * (middle - 0.1), -0.1),
+        ]
         draw.polygon(shift(slash, x, y, r), fill=ink.hot)
 
 
 def bats(draw, rng, ink, x, y, r):
     for _ in range(rng.randint(3, 5)):
         bx, by, s = x + rng.uniform(-0.9, 0.9) * r, y + rng.uniform(-0.8, 0.8) * r, r * rng.uniform(0.3, 0.55)
-        half = [(0, -0.15), (0.12, -0.35), (0.2, -0.1), (0.6, -0.45), (1.1, -0.1), (0.85, 0.05), (0.7, 0.3), (0.45, 0.12)]
+        half = [
+            (0, -0.15),
+            (0.12, -0.35),
+            (0.2, -0.1),
+            (0.6, -0.45),
+            (1.1, -0.1),
+            (0.85, 0.05),
+            (0.7, 0.3),
+            (0.45, 0.12),
+        ]
         half += [(0.28, 0.35), (0, 0.45)]
         draw.polygon(shift(half + [(-a, b) for a, b in reversed(half)], bx, by, s), fill=ink.dark)
         for side in (-1, 1):
@@ -373,7 +375,9 @@ def spiral(draw, rng, ink, x, y, r):
 
 
 def eye(draw, rng, ink, x, y, r):
-    lids = [(math.cos(t) * 1.1, math.sin(t) * 0.55 * abs(math.sin(t)) ** 0.4) for t in (i * math.pi / 16 for i in range(32))]
+    lids = [
+        (math.cos(t) * 1.1, math.sin(t) * 0.55 * abs(math.sin(t)) ** 0.4) for t in (i * math.pi / 16 for i in range(32))
+    ]
     draw.polygon(shift(lids, x, y, r), fill=(240, 240, 236))
     look = rng.uniform(-0.3, 0.3) * r
     for scale, colour in ((0.46, ink.hot), (0.24, (12, 12, 16))):
