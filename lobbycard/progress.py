@@ -25,6 +25,7 @@ class LogLines:
             left = (self.total - self.done) / max(rate, 1e-9)
             print(
                 f"  {self.desc}: {self.done}/{self.total}, {rate:.0f}/s, {left:.0f} s left {self.note}".rstrip(),
+                file=sys.stderr,
                 flush=True,
             )
 
@@ -36,6 +37,7 @@ class LogLines:
         rate = self.done / max(seconds, 1e-9)
         print(
             f"  {self.desc}: {self.done}/{self.total} in {seconds:.1f} s ({rate:.0f}/s) {self.note}".rstrip(),
+            file=sys.stderr,
             flush=True,
         )
 

@@ -37,6 +37,7 @@ TINY = {
     "batch_size": 32,
     "workers": 0,
     "lr": 5e-3,
+    "precision": "fp32",
 }
 
 

@@ -200,8 +200,8 @@ def test_pain_8_precision_is_chosen_from_the_device():
 
 def test_bf16_really_computes_in_bf16_and_leaves_fp32_weights(drawn, tmp_path):
     seen = []
-    trainer = MovieGenreTrainer(csv=drawn / "MovieGenre.csv", images=drawn / "images", out=tmp_path / "m", precision="bf16",
-                                device="cpu", say=lambda t: None, **TINY)  # fmt: skip
+    trainer = MovieGenreTrainer(csv=drawn / "MovieGenre.csv", images=drawn / "images", out=tmp_path / "m",
+                                say=lambda t: None, **{**TINY, "precision": "bf16", "device": "cpu"})  # fmt: skip
     trainer.load()
     trainer.download()
     trainer.split()

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -102,17 +103,18 @@ def unseal(path: Path) -> None:
     (path / MANIFEST).unlink(missing_ok=True)
 
 
-def seal(path: Path, about: dict[str, Any]) -> ModelFolder:
+def seal(path: Path, about: dict[str, Any], leave_out: Iterable[Path] = ()) -> ModelFolder:
     """Hash every file in the folder and write `model.json`, last and whole.
 
     Args:
         about: the contract's keys but `files` and `versions`, plain JSON values.
+        leave_out: files that are no part of the model.
     """
-    skip = {MANIFEST}
+    skip = {path / MANIFEST, *leave_out}
     names = sorted(
         file.relative_to(path).as_posix()
         for file in path.rglob("*")
-        if file.is_file() and file.name not in skip and not file.name.startswith(".")
+        if file.is_file() and file not in skip and not file.name.startswith(".")
     )
     about = {
         "format_version": FORMAT_VERSION,

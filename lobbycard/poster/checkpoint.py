@@ -76,6 +76,9 @@ class Checkpoint(Callback):
             self.opt.state = {p: {k: _to(v, p.device) for k, v in s.items()} for p, s in self.opt.state.items()}
             if self._tensors.get("scaler") and getattr(self.learn, "scaler", None) is not None:
                 self.learn.scaler.load_state_dict(self._tensors["scaler"])
+            # fastai's running mean of the training loss goes on from epoch to epoch.
+            smooth = self.recorder.smooth_loss
+            smooth.val, smooth.count = torch.tensor(self._tensors["smooth_loss"]), self._tensors["steps"]
         self._tensors = None
 
     def before_epoch(self):
@@ -117,6 +120,8 @@ class Checkpoint(Callback):
         tensors = {
             "model": self.learn.model.state_dict(),
             "opt": [{k: v for k, v in dict(s).items()} for s in opt],
+            "smooth_loss": float(self.learn.recorder.smooth_loss.val),
+            "steps": self.learn.recorder.smooth_loss.count,
             "scaler": scaler.state_dict() if scaler is not None else {},
             "json": json.dumps(self.state.__dict__),
         }

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import tempfile
 from datetime import date
 from pathlib import Path
@@ -48,6 +49,8 @@ def release(trainer: "MovieGenreTrainer") -> artifact.ModelFolder:
     """
     config, data, measured = trainer.config, trainer.data, trainer.measured
     out = config.out
+    for left in out.glob(".export-*"):  # by an export that was killed
+        shutil.rmtree(left, ignore_errors=True)
     network = trainer.network.to("cpu").eval()
     fold_calibration(network, measured.calibration)
     about = _about(trainer)
@@ -69,8 +72,10 @@ def release(trainer: "MovieGenreTrainer") -> artifact.ModelFolder:
         artifact.unseal(out)
         for file in sorted(staged.iterdir()):
             file.replace(out / file.name)
-    (out / "checkpoints" / STATE).unlink(missing_ok=True)  # nothing is left to resume
-    return artifact.seal(out, about)
+    state = out / "checkpoints" / STATE
+    folder = artifact.seal(out, about, leave_out=[state])
+    state.unlink(missing_ok=True)  # only now is there nothing left to resume
+    return folder
 
 
 def _about(trainer: "MovieGenreTrainer") -> dict[str, Any]:
