@@ -168,7 +168,17 @@ def test_pain_2_no_bytecode_in_the_learner_so_any_python_can_load_it(folder):
     roots = {name.split(".")[0].split(" ")[0] for name in names}
     assert not roots & {"cloudpickle", "lobbycard", "train_model", "__main__", "types", "marshal"}
     stock = {"fastai", "fastcore", "fasttransform", "torch", "torchvision", "timm", "numpy", "pandas", "plum", "PIL"}
-    python = {"builtins", "__builtin__", "collections", "functools", "importlib", "inspect", "typing", "random", "_operator"}
+    python = {
+        "builtins",
+        "__builtin__",
+        "collections",
+        "functools",
+        "importlib",
+        "inspect",
+        "typing",
+        "random",
+        "_operator",
+    }
     assert roots <= stock | python | {"_codecs", "copyreg", "copy_reg"}, roots
 
 

@@ -50,8 +50,8 @@ def test_any_stock_classifier_gets_a_head_of_our_labels(architecture):
     with torch.inference_mode():
         assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
     groups = networks.layer_groups(network)
-    assert [p for group in groups for p in group].__len__() == len(list(network.parameters()))
-    assert [tuple(p.shape)[0] for p in groups[-1]] == [7, 7] and all(groups)
+    assert sum(map(len, groups)) == len(list(network.parameters()))
+    assert [len(p) for p in groups[-1]] == [7, 7] and all(groups)
 
 
 def test_a_network_without_a_linear_head_is_refused():

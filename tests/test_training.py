@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -73,9 +74,11 @@ def test_same_seed_same_result_other_seed_another(drawn, tmp_path):
     assert not same(weights(first), weights(train(drawn, tmp_path / "c", epochs=1, seed=1)))
 
 
-COMMAND = [sys.executable, "train_model.py", "--no-download", "--min-count", "10", "--per-genre", "0", "--arch", "timm/test_resnet",
-           "--weights", "none", "--size", "64x48", "--batch-size", "32", "--workers", "0", "--lr", "0.005",
-           "--freeze-epochs", "1", "--epochs", "3"]  # fmt: skip
+COMMAND = [sys.executable, "train_model.py"]
+COMMAND += shlex.split(
+    "--no-download --min-count 10 --per-genre 0 --arch timm/test_resnet --weights none --size 64x48 "
+    "--batch-size 32 --workers 0 --lr 0.005 --precision fp32 --freeze-epochs 1 --epochs 3"
+)
 
 
 def start(drawn, out, *more):
@@ -247,6 +250,9 @@ def test_stages_out_of_order_say_which_comes_first(drawn, tmp_path):
 
 
 def test_importing_the_front_door_is_quick_and_gives_the_trainer():
-    code = "import time, sys; t = time.time(); import train_model; print('torch' in sys.modules); from train_model import MovieGenreTrainer; print(MovieGenreTrainer.__name__)"
+    code = (
+        "import sys, train_model; print('torch' in sys.modules); "
+        "from train_model import MovieGenreTrainer; print(MovieGenreTrainer.__name__)"
+    )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False", "MovieGenreTrainer"]

@@ -5,6 +5,7 @@ RGB image, or an `ImageError` that says why not. Needs Pillow and NumPy, nothing
 """
 
 import io
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -119,10 +120,8 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error ... : all mean damage
         raise ImageError("truncated", f"{name}: cut off or damaged ({error}); fetch or save it again") from error
-    try:
+    with suppress(Exception):  # a broken EXIF block says nothing about the pixels: keep them as they lie
         image = ImageOps.exif_transpose(image)
-    except Exception:  # a broken EXIF block says nothing about the pixels: keep them as they lie
-        pass
     image = _to_rgb(image.copy() if type(image) is not Image.Image else image)
     image.info = {}  # nothing of the file's metadata (places, thumbnails, comments) travels on
     return image

@@ -119,7 +119,7 @@ class Checkpoint(Callback):
         opt = self.learn.opt.state_dict()["state"] if self.learn.opt is not None else []
         tensors = {
             "model": self.learn.model.state_dict(),
-            "opt": [{k: v for k, v in dict(s).items()} for s in opt],
+            "opt": [dict(s) for s in opt],
             "smooth_loss": float(self.learn.recorder.smooth_loss.val),
             "steps": self.learn.recorder.smooth_loss.count,
             "scaler": scaler.state_dict() if scaler is not None else {},

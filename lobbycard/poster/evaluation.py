@@ -13,12 +13,14 @@ from lobbycard.poster.answers import Choice
 from lobbycard.poster.predictor import PosterPredictor
 from lobbycard.progress import tracked
 
+OWN_THRESHOLDS = Choice()
+
 
 def evaluate_model(
     predictor: PosterPredictor,
     csv: Path,
     images: Path,
-    choice: Choice = Choice(),
+    choice: Choice = OWN_THRESHOLDS,
     tta: bool = False,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
