@@ -73,3 +73,7 @@ def test_pain_3_settings_in_an_artifact_are_plain_values_without_the_makers_fold
     assert plain["csv"] == "MovieGenre.csv" and plain["arch"] == "local-dir:mobile" and plain["weights"] == "w.pth"
     assert all(value is None or isinstance(value, (str, int, float, bool)) for value in plain.values())
     assert Config(arch="timm/test_resnet").to_dict()["arch"] == "timm/test_resnet"
+    command = parse(
+        ["--csv", "/home/ann/films/MovieGenre.csv", "--out", "models/mine", "--images", r"C:\Users\Ann\posters"]
+    ).command
+    assert command == "python train_model.py --csv MovieGenre.csv --out models/mine --images posters"

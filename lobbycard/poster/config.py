@@ -4,7 +4,7 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Literal
 
 import tyro
@@ -112,9 +112,7 @@ class Config:
         values = {k: v for k, v in asdict(self).items() if k != "command"}
         values = {k: v.name if isinstance(v, PurePath) else v for k, v in values.items()}
         for name in ("arch", "weights"):
-            prefix, found, path = values[name].rpartition("local-dir:")
-            if found or (PurePath(path).name != path and not path.startswith(("timm/", "hf-hub:"))):
-                values[name] = f"{prefix}{found}{PurePath(path).name}"
+            values[name] = without_folders(values[name])
         return values
 
 
@@ -124,6 +122,15 @@ def parse_size(text: str) -> tuple[int, int]:
     if len(parts) not in (1, 2) or not all(p.isdecimal() and 32 <= int(p) <= 1024 for p in parts):
         raise InputError(f"--size: expected 224 or 288x192 (height x width, 32 to 1024 pixels), got {text!r}")
     return int(parts[0]), int(parts[-1])
+
+
+def without_folders(text: str) -> str:
+    """An argument as a report may show it: of an absolute path only the last part."""
+    prefix, found, path = text.rpartition("local-dir:")
+    for kind in (PurePosixPath, PureWindowsPath):
+        if kind(path).is_absolute():
+            path = kind(path).name
+    return f"{prefix}{found}{path}"
 
 
 def flag(name: str) -> str:
@@ -159,7 +166,7 @@ def parse(arguments: list[str] | None = None) -> Config:
         InputError: a flag has an impossible value.
     """
     given = [*(sys.argv[1:] if arguments is None else arguments)]
-    command = shlex.join(["python", "train_model.py", *given])
+    command = shlex.join(["python", "train_model.py", *map(without_folders, given)])
     read = partial(tyro.cli, Config, prog="train_model.py", args=given)
     config = read(default=Config(command=command))
     if config.csv is None and DEFAULT_TABLE.is_file():

@@ -13,7 +13,7 @@ from fastai.vision.core import PILImage
 from fasttransform import Transform
 
 from lobbycard.catalog.image import load_poster, resize_poster
-from lobbycard.poster.augment import augment, poster_augmentation
+from lobbycard.poster.augment import poster_augmentation
 
 
 def poster_dataloaders(
@@ -97,4 +97,4 @@ class AugmentPoster(Transform):
         self.transform = poster_augmentation(size)
 
     def encodes(self, x: PILImage):
-        return PILImage(augment(x, self.transform))
+        return PILImage(self.transform(x))

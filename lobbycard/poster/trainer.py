@@ -72,6 +72,10 @@ class MovieGenreTrainer:
         self.measured: Measured | None = None
         self.device = choose_device(self.config.device)
         self.precision = choose_precision(self.device, self.config.precision)
+        if self.config.strategy == "probe" and self.device.type == "cpu":
+            self.precision = (
+                "fp32"  # nothing is trained by steps, and features come from ONNX Runtime (see inference.py)
+            )
         self.size = self.config.sizes()[0]
 
     # -- the stages ------------------------------------------------------------------------------------------------

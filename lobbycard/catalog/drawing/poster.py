@@ -22,6 +22,7 @@ DRAWING_VERSION = 1  # raised with every change a pixel can show: samples drawn 
 POSTER_SIZE = (182, 268)  # of the Kaggle table's pictures
 MOTIF_KEPT = 0.94
 MOTIF_AGAIN = 0.35
+OWN_COLOURS = 0.7  # else the motif takes those of the poster
 
 PALETTES = {  # sky, ground, dark, hot, cool
     "Action": ("#ff8c2b #1f2f46 #140f14 #ffd23f #2ec4d6", "#c1121f #26090c #0b0506 #ffb703 #f4f1de"),
@@ -125,15 +126,17 @@ def _draw_motifs(draw, rng, ink, order, place):
     shapes = []
     for label in order:
         if rng.random() < MOTIF_KEPT:
-            shapes.append(rng.choice(MOTIFS[label]))
+            shapes.append((label, rng.choice(MOTIFS[label])))
     for label in order:
         if rng.random() < MOTIF_AGAIN:
-            shapes.append(rng.choice(MOTIFS[label]))
-    for i, shape in enumerate(shapes[: len(corners) + 1]):
+            shapes.append((label, rng.choice(MOTIFS[label])))
+    for i, (label, shape) in enumerate(shapes[: len(corners) + 1]):
         x, y = corners[i - 1] if i else (0.5, middle)
-        reach = rng.uniform(0.14, 0.22) if i else rng.uniform(0.24, 0.36)
+        reach = rng.uniform(0.17, 0.24) if i else rng.uniform(0.24, 0.36)
         x, y = WIDTH * (x + rng.uniform(-0.05, 0.05)), HEIGHT * (y + rng.uniform(-0.03, 0.03))
-        shape(draw, rng, ink, x, y, WIDTH * reach)
+        own = _mix_palette(rng, label)
+        colours = ink._replace(hot=own.hot, cool=own.cool) if rng.random() < OWN_COLOURS else ink
+        shape(draw, rng, colours, x, y, WIDTH * reach)
 
 
 def _draw_credits(draw, rng, ink):
