@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := $(VENV)/.installed
 
-.PHONY: train test test-all lint lock clean
+.PHONY: train test test-all lint lock pictures clean
 
 train: $(READY)
 	$(BIN)/python train_model.py $(ARGS)
@@ -33,6 +33,9 @@ $(READY): requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.lock
 	@$(BIN)/python -c 'import pathlib; pathlib.Path("$(READY)").touch()'
+
+pictures: $(READY)
+	$(BIN)/python docs/pictures.py
 
 clean:
 	rm -rf $(VENV) models/sample data/sample

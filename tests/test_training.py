@@ -256,3 +256,22 @@ def test_importing_the_front_door_is_quick_and_gives_the_trainer():
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False", "MovieGenreTrainer"]
+
+
+def test_pain_18_fastais_metrics_are_instances_and_give_numbers_every_epoch(trained):
+    """`F1ScoreMulti` passed as a class fails at the first batch; ours run, and are numbers."""
+    with (trained.config.out / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert all(0 <= float(row[name]) <= 1 for row in rows for name in ("f1_score", "precision_score", "recall_score"))
+
+
+def test_frozen_layers_do_not_move(drawn, tmp_path):
+    trainer = MovieGenreTrainer(csv=drawn / "MovieGenre.csv", images=drawn / "images", out=tmp_path / "m",
+                                say=lambda t: None, **{**TINY, "freeze_epochs": 1, "epochs": 0})  # fmt: skip
+    trainer.load()
+    trainer.download()
+    trainer.split()
+    before = {k: v.clone() for k, v in trainer.network.named_parameters()}
+    trainer.fit()
+    moved = {name for name, value in trainer.network.named_parameters() if not torch.equal(value, before[name])}
+    assert moved == {"fc.weight", "fc.bias"}

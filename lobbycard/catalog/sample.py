@@ -32,7 +32,7 @@ SAMPLE_LABELS = tuple(sorted(MOTIFS))
 SAMPLE_MOVIES = 1200
 
 # Shares, adding up to 1030. Drama and Comedy lead as in the Kaggle file; what is rarest there, Western, is thickened
-# until it and the others have 50 usable movies in a table of 400.
+# until every label has 50 usable movies in a table of 450.
 _COMBINATIONS = {
     "Drama": 40,
     "Drama|Romance": 60,
@@ -131,7 +131,7 @@ def sample_movies(n: int = SAMPLE_MOVIES, seed: int = 0) -> pd.DataFrame:
     Parameters
     ----------
     n
-        Rows. From 400 on every label has at least 50 movies.
+        Rows. From 450 on every label has at least 50 movies whose poster can be had.
     seed
         Another seed gives other movies, the labels mixed in the same shares.
 

@@ -144,13 +144,13 @@ SAMPLE = {
     "out": Path("models/sample"),
     "limit": 1200,
     "per_genre": 400,
-    "arch": "resnet18",
+    "arch": "resnet10t",
     "weights": "none",
     "size": "128x88",
     "strategy": "standard",
     "freeze_epochs": 0,
-    "epochs": 12,
-    "lr": 1e-2,
+    "epochs": 14,
+    "lr": 5e-3,
     "batch_size": 32,
 }
 DEFAULT_TABLE = Path("MovieGenre.csv")

@@ -42,6 +42,7 @@ def poster_learner(
         metrics=metrics,
         cbs=[ChannelsLast(), *precision_callbacks(device, precision), *tracker(config.tracker, out)],
         wd=config.weight_decay,
+        train_bn=False,  # frozen means frozen: fastai's default trains batch norm there, and so back-propagates through it all
         path=out,
         model_dir="checkpoints",
     )

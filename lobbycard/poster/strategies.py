@@ -24,7 +24,7 @@ class Phase:
 
     name: str
     epochs: int
-    frozen: bool  # only the head (and batch norm) learns
+    frozen: bool  # only the head learns
     lr: float | slice  # highest rate; a slice spreads it over the layer groups, lowest first
     size: tuple[int, int]  # input height, width in pixels
 

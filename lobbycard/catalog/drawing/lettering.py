@@ -52,7 +52,7 @@ LETTERING = {
 
 
 def _set_line(words, rng, style):
-    """One line of the title as a mask, (width, height) whatever it takes."""
+    """One line of the title as a mask ("L"), cropped to its letters."""
     font = ImageFont.load_default(size=_EM)
     advance = [font.getlength(letter) + (style.tracking * _EM) + style.weight for letter in words]
     mask = Image.new("L", (int(sum(advance)) + 2 * _EM, 3 * _EM))
@@ -86,20 +86,17 @@ def _set_line(words, rng, style):
     return mask.resize(size, Image.Resampling.BILINEAR)
 
 
-def set_title(image, rng, ink, style, title, place):
-    # Pillow's built-in typeface has no accented letters: the table keeps them, the picture does without.
-    title = unicodedata.normalize("NFKD", title.replace("æ", "ae")).encode("ascii", "ignore").decode()
-    title = {"upper": title.upper(), "lower": title.lower(), "title": title}[style.case]
+def _set_block(title, rng, style):
+    """The whole title as a mask: one line or two, ruled and turned as the style wants."""
     words = title.split()
+    rows = [title]
     if len(words) > 1 and rng.random() < 0.7:
         cut = min(range(1, len(words)), key=lambda k: abs(len(" ".join(words[:k])) - len(title) / 2))
         rows = [" ".join(words[:cut]), " ".join(words[cut:])]
-    else:
-        rows = [title]
     lines = [_set_line(row, rng, style) for row in rows]
     gap, margin = 8, 14
-    size = (max(line.width for line in lines), sum(line.height for line in lines) + gap * (len(lines) - 1))
-    mask, y = Image.new("L", (size[0] + 2 * margin, size[1] + 2 * margin)), margin
+    wide, high = max(line.width for line in lines), sum(line.height for line in lines) + gap * (len(lines) - 1)
+    mask, y = Image.new("L", (wide + 2 * margin, high + 2 * margin)), margin
     for line in lines:
         mask.paste(line, (margin if style.plate else (mask.width - line.width) // 2, y))
         y += line.height + gap
@@ -108,34 +105,36 @@ def set_title(image, rng, ink, style, title, place):
         for y in (3, mask.height - 7):
             pen.rectangle((mask.width * 0.12, y, mask.width * 0.88, y + 4), fill=255)
     if style.turn:
-        mask = mask.rotate(
-            rng.choice((-1, 1)) * rng.uniform(0.5, 1) * style.turn, Image.Resampling.BILINEAR, expand=True
-        )
-    corner = (
-        (WIDTH - mask.width) // 2,
-        round(min(max(HEIGHT * place - mask.height / 2, 8), HEIGHT * 0.91 - mask.height)),
-    )
-    behind = (
-        image.crop((*corner, corner[0] + mask.width, corner[1] + mask.height))
-        .resize((1, 1), Image.Resampling.BOX)
-        .getpixel((0, 0))
-    )
+        angle = rng.choice((-1, 1)) * rng.uniform(0.5, 1) * style.turn
+        mask = mask.rotate(angle, Image.Resampling.BILINEAR, expand=True)
+    return mask
+
+
+def set_title(image, rng, ink, style, title, place):
+    """Print a title in colours that stand out from what is there, its middle at the height `place` (0 to 1)."""
+    # Pillow's built-in typeface has no accented letters: the table keeps them, the picture does without.
+    title = unicodedata.normalize("NFKD", title.replace("æ", "ae")).encode("ascii", "ignore").decode()
+    title = {"upper": title.upper(), "lower": title.lower(), "title": title}[style.case]
+    mask = _set_block(title, rng, style)
+    left = (WIDTH - mask.width) // 2
+    top = round(min(max(HEIGHT * place - mask.height / 2, 8), HEIGHT * 0.91 - mask.height))
+    right, bottom = left + mask.width, top + mask.height
     if style.plate:
         behind = ink.dark
-        image.paste(
-            behind, (0 if rng.random() < 0.5 else corner[0], corner[1], corner[0] + mask.width, corner[1] + mask.height)
-        )
+        image.paste(behind, (0 if rng.random() < 0.5 else left, top, right, bottom))
+    else:
+        behind = image.resize((1, 1), Image.Resampling.BOX, box=(left, top, right, bottom)).getpixel((0, 0))
     ranked = sorted((*ink[2:], (255, 255, 255)), key=lambda c: -abs(lightness(c) - lightness(behind)))
-    colour = ranked[0] if rng.random() < 0.5 else ranked[1]
-    edge = (12, 10, 14) if lightness(colour) > 128 else (250, 248, 240)
+    colour, other = ranked[:2] if rng.random() < 0.5 else ranked[1::-1]
     if not style.plate:
-        halo = mask.filter(ImageFilter.BoxBlur(3))
-        image.paste(edge, corner, halo.point(lambda v: min(200, v * 4)))
-    image.paste(colour, corner, mask)
+        edge = (12, 10, 14) if lightness(colour) > 128 else (250, 248, 240)
+        halo = mask.filter(ImageFilter.BoxBlur(3)).point(lambda v: min(200, v * 4))
+        image.paste(edge, (left, top), halo)
+    image.paste(colour, (left, top), mask)
     if style.many_coloured:
-        spots = Image.new("L", mask.size)
-        pen = ImageDraw.Draw(spots)
+        stripes = Image.new("L", mask.size)
+        pen = ImageDraw.Draw(stripes)
         step = rng.randint(24, 44)
         for x in range(0, mask.width, 2 * step):
             pen.rectangle((x, 0, x + step, mask.height), fill=255)
-        image.paste(ranked[1] if colour == ranked[0] else ranked[0], corner, ImageChops.multiply(mask, spots))
+        image.paste(other, (left, top), ImageChops.multiply(mask, stripes))

@@ -17,6 +17,7 @@ from lobbycard.catalog.drawing.backdrops import BACKDROPS
 from lobbycard.catalog.drawing.lettering import LETTERING, set_title
 from lobbycard.catalog.drawing.shapes import CLUTTER, MOTIFS
 from lobbycard.catalog.drawing.sheet import HEIGHT, WIDTH, Palette, blend
+from lobbycard.errors import InputError
 
 DRAWING_VERSION = 1  # raised with every change a pixel can show: samples drawn before are then drawn again
 POSTER_SIZE = (182, 268)  # of the Kaggle table's pictures
@@ -77,8 +78,15 @@ def draw_poster(labels: Sequence[str], seed: int, size: tuple[int, int] = POSTER
     Returns
     -------
     RGB, the same in every process for the same labels, seed, size and version of Pillow.
+
+    Raises
+    ------
+    InputError
+        If labels is empty, or holds one that nobody knows how to draw.
     """
     labels = sorted(set(labels))
+    if not labels or not MOTIFS.keys() >= set(labels):
+        raise InputError(f"A poster is drawn for one or more of {', '.join(MOTIFS)}; got {labels}. Give some of these.")
     rng = random.Random(f"poster {seed} {'|'.join(labels)}")
     order = rng.sample(labels, len(labels))
     # One label gives the colours, the next the lettering and the motif in the middle, a third the backdrop.
