@@ -11,7 +11,8 @@ from lobbycard.poster.config import parse
 
 def main(arguments: list[str] | None = None) -> None:
     """The pipeline, from flags to a model folder."""
-    with front_door("stopped. The last finished epoch is saved: run the same command with --resume to go on"):
+    trainer = None
+    with front_door(lambda: trainer.how_to_go_on() if trainer else "stopped"):
         config = parse(arguments)
         from lobbycard.poster.sources import movie_table
         from lobbycard.poster.trainer import MovieGenreTrainer

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from lobbycard.files import check_destination
 from lobbycard.front import front_door
 
 Runtime = Literal["auto", "onnx", "torch", "fastai"]
@@ -46,6 +47,8 @@ def predict(
     from lobbycard.poster.predictor import PosterPredictor
 
     pictures = find_pictures(inputs, images)
+    if out is not None:
+        check_destination(out, map(Path, inputs))
     failed = write_answers(
         PosterPredictor.load(model, runtime, trust), pictures, out, Choice(top_k, threshold, shift), tta
     )
@@ -79,7 +82,10 @@ def evaluate(
     from lobbycard.poster.predictor import PosterPredictor
     from lobbycard.report.words import metrics_table
 
-    found = evaluate_model(PosterPredictor.load(model, runtime, trust), csv, images, tta=tta)
+    predictor = PosterPredictor.load(model, runtime, trust)
+    if json is not None:
+        check_destination(json, [csv, *predictor.folder.all_files])
+    found = evaluate_model(predictor, csv, images, tta=tta)
     print(f"\n{found['n']} posters\n{metrics_table(found['metrics'], found['baselines'])}")
     if json is not None:
         write_evaluation(found, json)

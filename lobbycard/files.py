@@ -1,11 +1,18 @@
 """Files that are written whole or not at all."""
 
+import errno
 import hashlib
 import os
+import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from lobbycard.errors import InputError
+
+NO_ROOM = 1 << 16  # bytes
 
 
 @contextmanager
@@ -13,9 +20,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder that becomes `path` when the block ends well, and is removed otherwise.
 
     The content is flushed to the disk before the rename, so a power cut leaves the old file or the new one.
+    A symbolic link stays one: the file that it points at is written.
+
+    Raises:
+        InputError: no file can be written there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".part{path.suffix}")
+    check_destination(path)
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A name cut short: with what is added here, one as long as the file system allows would be too long.
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=f".part{path.suffix[:20]}"
+        )
+    except OSError as error:
+        raise _cannot_write(path, error) from error
     os.close(handle)
     part = Path(name)
     try:
@@ -25,10 +45,43 @@ def atomic_path(path: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         part.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner may read
-        part.replace(path)
-    except BaseException:
+        try:
+            part.replace(path)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+    except BaseException as error:
+        # torch.save tells of a full disk as "unexpected pos", a RuntimeError.
+        full = isinstance(error, RuntimeError) and shutil.disk_usage(part.parent).free < NO_ROOM
         part.unlink(missing_ok=True)
+        if full:
+            raise _cannot_write(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
         raise
+
+
+def check_destination(path: Path, inputs: Iterable[Path] = ()) -> None:
+    """See that a file may be put at `path`, before the work whose result it takes.
+
+    Raises:
+        InputError: something else than a file is there (a rename would take the place of a device), or `path` is one of
+            the `inputs`, under whatever name.
+    """
+    try:
+        there = path.stat()
+    except OSError:
+        return
+    if not stat.S_ISREG(there.st_mode):
+        what = "a folder" if stat.S_ISDIR(there.st_mode) else "a device or a pipe"
+        raise InputError(f"{path}: {what} is there; expected the name of a file to write")
+    for given in inputs:
+        with suppress(OSError):
+            if os.path.samestat(given.stat(), there):
+                raise InputError(f"{path}: the result would overwrite {given}, which is read; give it another name")
+
+
+def _cannot_write(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{path}: cannot be written ({error.strerror or error}); make room there, or choose another place"
+    )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,7 +12,8 @@ class LogLines:
 
     every = 15.0  # seconds between lines
 
-    def __init__(self, total: int, desc: str):
+    def __init__(self, total: int, desc: str, quiet: bool = False):
+        self.quiet = quiet
         self.total, self.desc, self.done, self.note = total, desc, 0, ""
         self.start = self.last = time.monotonic()
 
@@ -33,6 +34,8 @@ class LogLines:
         self.note = text
 
     def close(self) -> None:
+        if self.quiet:
+            return
         seconds = time.monotonic() - self.start
         rate = self.done / max(seconds, 1e-9)
         print(
@@ -43,17 +46,17 @@ class LogLines:
 
 
 @contextmanager
-def progress(total: int, desc: str) -> Iterator[Any]:
+def progress(total: int, desc: str, quiet: bool = False) -> Iterator[Any]:
     """A bar with rate and time left: tqdm in a terminal or notebook, a few plain lines elsewhere.
 
-    What it yields has `update(n)` and `set_postfix_str(text)`.
+    What it yields has `update(n)` and `set_postfix_str(text)`. A `quiet` one leaves no line behind when it ends.
     """
     if sys.stderr.isatty() or "ipykernel" in sys.modules:
         from tqdm.auto import tqdm
 
-        bar = tqdm(total=total, desc=f"  {desc}", dynamic_ncols=True)
+        bar = tqdm(total=total, desc=f"  {desc}", dynamic_ncols=True, leave=not quiet)
     else:
-        bar = LogLines(total, desc)
+        bar = LogLines(total, desc, quiet)
     try:
         yield bar
     finally:

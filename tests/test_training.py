@@ -190,9 +190,11 @@ def test_start_from_an_earlier_model(trained, drawn, tmp_path):
         other.network  # noqa: B018
 
 
-def test_pain_8_precision_is_chosen_from_the_device():
+def test_pain_8_precision_is_chosen_from_the_device(monkeypatch):
     cpu = torch.device("cpu")
-    assert choose_precision(cpu) in ("bf16", "fp32")
+    for there, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr("lobbycard.poster.precision.cpu_has_bf16", lambda there=there: there)
+        assert choose_precision(cpu) == expected
     assert choose_precision(torch.device("cuda")) == "fp16"
     with pytest.raises(InputError, match="--precision fp16: needs a CUDA GPU"):
         choose_precision(cpu, "fp16")
@@ -231,13 +233,14 @@ def test_pain_21_no_worker_processes_where_they_hurt(monkeypatch):
     assert data.default_workers(cuda) == 0
 
 
-def test_pain_21_workers_started_as_on_windows_give_the_same_batches(drawn, tmp_path):
-    """With `spawn`, everything a worker needs is pickled: a lambda or a local class anywhere would fail here."""
+def test_pain_21_all_that_a_worker_of_windows_gets_can_be_pickled(drawn, tmp_path):
+    """There, workers are fresh interpreters and get everything by pickle: a lambda or a local class anywhere would fail."""
     import pickle
 
-    trainer = train(drawn, tmp_path / "m", freeze_epochs=0, epochs=1)
-    again = pickle.loads(pickle.dumps(trainer.learn.dls.valid_ds))
-    assert torch.equal(again[0][1], trainer.learn.dls.valid_ds[0][1])
+    learn = staged(drawn, tmp_path / "m").learn
+    again = pickle.loads(pickle.dumps(learn.dls.valid))
+    assert torch.equal(again.one_batch()[0], learn.dls.valid.one_batch()[0])
+    assert pickle.loads(pickle.dumps(learn.dls.train)).one_batch()[0].shape == learn.dls.train.one_batch()[0].shape
     for entry in ("train_model.py", "lobbycard/__main__.py"):
         assert 'if __name__ == "__main__":' in (ROOT / entry).read_text()
 
@@ -275,3 +278,56 @@ def test_frozen_layers_do_not_move(drawn, tmp_path):
     trainer.fit()
     moved = {name for name, value in trainer.network.named_parameters() if not torch.equal(value, before[name])}
     assert moved == {"fc.weight", "fc.bias"}
+
+
+def staged(drawn, out, **settings):
+    """A trainer whose data stages are done."""
+    trainer = MovieGenreTrainer(
+        csv=drawn / "MovieGenre.csv", images=drawn / "images", out=out, say=lambda text: None, **{**TINY, **settings}
+    )
+    trainer.load()
+    trainer.download()
+    trainer.split()
+    return trainer
+
+
+def test_a_practitioner_may_train_learn_by_hand_and_export_twice(drawn, tmp_path):
+    from lobbycard.poster.predictor import PosterPredictor
+
+    trainer = staged(drawn, tmp_path / "m")
+    with trainer.learn.no_bar(), trainer.learn.no_logging():
+        trainer.learn.fit(1)
+    trainer.evaluate()
+    pictures = list(trainer.data.side(True)["path"][:8])
+    answers = [PosterPredictor(trainer.export()).predict_proba(pictures) for _ in range(2)]
+    assert np.array_equal(*answers)  # the calibration is folded in once, not once an export
+
+
+def test_progressive_keeps_the_best_epoch_of_its_own_size(drawn, tmp_path):
+    trainer = staged(drawn, tmp_path / "m", strategy="progressive", freeze_epochs=0, epochs=3)
+    trainer.fit()
+    assert [row["phase"] for row in trainer.history] == ["64 px", "64 px", "128 px"]
+    best = torch.load(tmp_path / "m" / "checkpoints" / "best_model.pth", weights_only=True)
+    last = torch.load(tmp_path / "m" / "checkpoints" / "state.pth", weights_only=True)["model"]
+    assert same(best, last)
+    with pytest.raises(InputError, match="--strategy progressive: needs --epochs 3 or more"):
+        Config(strategy="progressive", epochs=2)
+
+
+def test_a_diverged_run_says_so(drawn, tmp_path):
+    trainer = staged(drawn, tmp_path / "m", lr=1e30, freeze_epochs=0, epochs=2)
+    with pytest.raises(InputError, match="training diverged: the network answers NaN; try a lower --lr"):
+        trainer.fit()
+
+
+def test_memory_errors_bring_the_batch_size_that_may_fit(drawn, tmp_path):
+    from lobbycard.poster.learning import fitting
+
+    trainer = staged(drawn, tmp_path / "m")
+    with (
+        pytest.raises(InputError, match="out of memory with --batch-size 32 at 64 x 48 pixels; try --batch-size 16"),
+        fitting(trainer.learn, trainer.config),
+    ):
+        torch.empty(2**50)  # a petabyte: the allocator's own words
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), fitting(trainer.learn, trainer.config):
+        torch.zeros(2, 3) @ torch.zeros(2, 3)  # any other error stays what it is

@@ -105,9 +105,9 @@ def download(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
+        known = read_entries(folder)
     except OSError as error:
         raise _cannot_write(folder, error) from error
-    known = read_entries(folder)
     plans = [_plan(file, url, folder, known.get(file), options) for file, url in urls.items()]
     tasks = [plan for plan in plans if isinstance(plan, Task)]
     settled = {plan.file: plan for plan in plans if isinstance(plan, Entry)}
@@ -297,8 +297,9 @@ def _sweep(folder: Path) -> None:
 
 
 def _cannot_write(folder: Path, error: OSError) -> InputError:
+    where = f" ({error.filename})" if error.filename not in (None, str(folder)) else ""
     return InputError(
-        f"{folder}: expected a folder that can be written to, got: {error.strerror or error}; make room there, "
+        f"{folder}: expected a folder that can be written to, got: {error.strerror or error}{where}; make room there, "
         "choose another folder, or download nothing"
     )
 

@@ -85,6 +85,8 @@ def _open(source: Source) -> tuple[str, BinaryIO]:
         path = Path(source)
         if path.is_dir():
             raise ImageError("not_image", f"{path.name}: a folder, expected a picture file")
+        if path.exists() and not path.is_file():
+            raise ImageError("not_image", f"{path.name}: a device or a pipe, expected a picture file")
         file, name = path.open("rb"), path.name
     elif isinstance(source, (bytes, bytearray, memoryview)):
         file, name = io.BytesIO(source), "picture"
@@ -146,7 +148,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _guess(file: BinaryIO) -> str:
     """A hint at what else the file is: a web page saved under a picture's name is the commonest case."""
     file.seek(0)
-    start = file.read(256).lstrip().lower()
+    start = file.read(256).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for mark, what in (
         (b"<!doctype", " but a web page"),
         (b"<html", " but a web page"),

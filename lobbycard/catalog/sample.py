@@ -186,7 +186,7 @@ def write_sample(folder: Path, n: int = SAMPLE_MOVIES, seed: int = 0, base_url: 
     stamp = {"n": n, "seed": seed, "drawing": DRAWING_VERSION}
     images.mkdir(parents=True, exist_ok=True)
     if not stamp_path.exists():
-        if any(images.iterdir()):
+        if any(images.iterdir()) or (folder / "MovieGenre.csv").exists():
             raise InputError(
                 f"The sample wants an empty folder, or one it wrote itself; {images} holds other files. "
                 "Name another folder."

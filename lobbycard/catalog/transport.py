@@ -29,6 +29,8 @@ from lobbycard.errors import InputError
 
 USER_AGENT = f"lobbycard/{__version__} (fetches the pictures of a movie table; python-requests/{requests.__version__})"
 CHUNK = 64 * 1024
+MAX_CONNECTIONS = 256  # each is a thread
+MAX_WAIT = 86_400.0  # seconds
 MAX_REDIRECTS = 5
 MAX_BACKOFF = 30.0  # seconds, where the host does not say how long
 MAX_PAUSE = 120.0  # seconds; a host that asks for more is left alone for the rest of the run
@@ -59,7 +61,12 @@ class DownloadOptions:
         for name in ("connections", "timeout", "deadline", "tries", "max_bytes"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}: expected more than 0, got {getattr(self, name)}")
-        if self.backoff < 0:
+        if self.connections > MAX_CONNECTIONS:
+            raise InputError(f"connections: expected at most {MAX_CONNECTIONS}, got {self.connections}")
+        for name in ("timeout", "deadline"):
+            if getattr(self, name) > MAX_WAIT:  # infinity too: the sockets take no such number
+                raise InputError(f"{name}: expected at most {MAX_WAIT:.0f} seconds, got {getattr(self, name)}")
+        if not self.backoff >= 0:
             raise InputError(f"backoff: expected 0 or more seconds, got {self.backoff}")
 
 

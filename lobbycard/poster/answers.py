@@ -1,6 +1,7 @@
 """`python -m lobbycard predict`: pictures, folders or a movie table in, one CSV row a picture out, errors included."""
 
 import csv
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TextIO
 import numpy as np
 
 from lobbycard.errors import InputError
-from lobbycard.files import atomic_path
+from lobbycard.files import atomic_path, check_destination
 from lobbycard.poster.predictor import PosterPredictor, decided
 from lobbycard.progress import progress
 from lobbycard.scoring.decide import decide
@@ -42,8 +43,10 @@ def find_pictures(inputs: Sequence[str], images: Path | None = None) -> list[Pat
     """
     found: list[Path] = []
     for text in inputs:
+        if not text.strip():
+            raise InputError("an empty name, expected a picture, a folder or a movie table; is a variable unset?")
         path = Path(text)
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where a name is too long
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
             if not inside:
                 raise InputError(
@@ -70,6 +73,10 @@ def write_answers(
     Columns: `image`, `genres` (decided, joined by `|`), `error`, then one probability a label in the model's order.
     The file is whole or not there; memory does not grow with the number of pictures.
     """
+    if out is not None:
+        if out.suffix.lower() in PICTURES:  # `--out *.jpg`, made longer by the shell, would cost a picture
+            raise InputError(f"--out {out}: expected the name of the CSV to write, got that of a picture")
+        check_destination(out, [*pictures, *predictor.folder.all_files])
     choice(np.zeros((1, len(predictor.labels))), predictor.thresholds)  # impossible flags fail before the work begins
     failed = 0
     with _opened(out) as file, progress(len(pictures), "posters") as bar:
@@ -96,5 +103,6 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
     if out is None:
         yield sys.stdout
         return
-    with atomic_path(out) as part, part.open("w", encoding="utf-8", newline="") as file:
+    # A name that is no text (bytes of another encoding, on Linux) is shown with its bytes escaped.
+    with atomic_path(out) as part, part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         yield file

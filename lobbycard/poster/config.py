@@ -1,5 +1,6 @@
 """Every setting of a training run, once: the fields are the flags of `train_model.py`, their defaults stand here alone."""
 
+import math
 import shlex
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -87,16 +88,28 @@ class Config:
     command: tyro.conf.Suppress[str] = ""  # the command line, for the report; not a setting
 
     def __post_init__(self):
-        for name, low in (("min_count", 1), ("per_genre", 0), ("limit", 0), ("epochs", 0), ("freeze_epochs", 0),
+        for name, low in (("min_count", 1), ("seed", 0), ("per_genre", 0), ("limit", 0), ("epochs", 0), ("freeze_epochs", 0),
                           ("batch_size", 1), ("patience", 0), ("workers", -1), ("connections", 1)):  # fmt: skip
             if getattr(self, name) < low:
                 raise InputError(f"{flag(name)}: expected {low} or more, got {getattr(self, name)}")
+        if self.seed >= 2**32:
+            raise InputError(f"--seed: expected a number below 2^32, got {self.seed}")
+        if self.batch_size == 1 and self.strategy != "probe":
+            raise InputError(
+                "--batch-size: expected 2 or more, batch norm cannot learn from one poster at a time, got 1"
+            )
+        if self.out.exists() and not self.out.is_dir():
+            raise InputError(f"--out {self.out}: a file; expected a folder, or a name that is free")
         if not 0 < self.valid < 1:
             raise InputError(f"--valid: expected a share between 0 and 1, such as 0.2, got {self.valid}")
-        if self.lr <= 0 or self.timeout <= 0 or self.weight_decay < 0:
+        if not (0 < self.lr < math.inf and 0 < self.timeout < math.inf and 0 <= self.weight_decay < math.inf):
             raise InputError("--lr and --timeout must be above 0, and --weight-decay not under it")
         if self.strategy != "probe" and self.epochs + self.freeze_epochs == 0:
             raise InputError("--epochs and --freeze-epochs are both 0: nothing would be trained; give one of them")
+        if self.strategy == "progressive" and self.epochs < 3:
+            raise InputError(
+                f"--strategy progressive: needs --epochs 3 or more, a third of them at the large size, got {self.epochs}"
+            )
         self.sizes()
 
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -126,6 +139,9 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def without_folders(text: str) -> str:
     """An argument as a report may show it: of an absolute path only the last part."""
+    name, equals, value = text.partition("=")
+    if equals and name.startswith("--"):
+        return f"{name}={without_folders(value)}"
     prefix, found, path = text.rpartition("local-dir:")
     for kind in (PurePosixPath, PureWindowsPath):
         if kind(path).is_absolute():

@@ -1,5 +1,6 @@
 """From a Config to the posters to train on: the table read, balanced, downloaded and split, every loss counted."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,8 @@ from lobbycard.errors import InputError
 from lobbycard.files import sha256
 from lobbycard.poster.config import Config
 from lobbycard.progress import progress
+
+MIN_GROUPS = 10  # unlike posters a side: cross-fitting deals them out to five folds
 
 
 @dataclass
@@ -42,6 +45,12 @@ class Dataset:
     def prior(self) -> np.ndarray:
         """(L,) share of the training movies that have each genre."""
         return self.truth[~self.frame["is_valid"].to_numpy()].mean(axis=0)
+
+    @property
+    def digest(self) -> str:
+        """Of the movies, their genres and their sides, whatever the order of the rows."""
+        rows = sorted(zip(self.frame["item_id"], self.frame["labels"], self.frame["is_valid"], strict=True))
+        return hashlib.sha256(repr([(i, sorted(g), bool(v)) for i, g, v in rows]).encode()).hexdigest()
 
     def side(self, valid: bool) -> pd.DataFrame:
         return self.frame[self.frame["is_valid"] == valid]
@@ -154,6 +163,12 @@ def resume_split(data: Dataset, saved: Path, config: Config, say: Callable[[str]
 def _with_split(data: Dataset, sentence: str, config: Config, say: Callable[[str], None]) -> Dataset:
     n_valid = int(data.frame["is_valid"].sum())
     groups = int(data.frame["group"].nunique())
+    sides = data.frame.groupby("is_valid")["group"].nunique()
+    if sides.get(True, 0) < MIN_GROUPS or sides.get(False, 0) < MIN_GROUPS:
+        raise InputError(
+            f"{len(data.frame)} posters are too few: {n_valid} to measure on and {len(data.frame) - n_valid} to train on, "
+            f"expected {MIN_GROUPS} or more unlike ones on each side; give more movies, a higher --limit, or another --valid"
+        )
     say(f"  split: {len(data.frame) - n_valid} to train on, {n_valid} to measure on, {groups} groups. {sentence}")
     about = data.about | {
         "n_train": len(data.frame) - n_valid,

@@ -59,7 +59,10 @@ def evaluate_model(
     readable = ~np.isnan(probabilities[:, 0])
     probabilities, truth = probabilities[readable], label_matrix(frame, labels)[readable]
     decisions = choice(probabilities, predictor.thresholds)
-    prior = np.array([predictor.folder.about["data"]["prior"][label] for label in labels])
+    prior = predictor.folder.prior
+    if prior is None:
+        prior = truth.mean(axis=0)
+        say("  this learner does not say how common each genre was in training: the prior is taken from this table")
     if any(left_out.values()):
         say(f"  left out: {_told(left_out)}")
     if unknown:

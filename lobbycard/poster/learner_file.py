@@ -50,18 +50,22 @@ def lone_learner(path: Path) -> tuple[ModelFolder, str, "Logits"]:
         InputError: as `load_learner_file`, or the learner is no multi-label image classifier that squashes and normalises.
     """
     from fastai.data.transforms import Normalize
-    from fastai.vision.augment import Resize
+    from fastai.losses import BCEWithLogitsLossFlat
+    from fastai.vision.augment import Resize, ResizeMethod
 
     learn = load_learner_file(path)
-    sizes = [t.size for t in learn.dls.after_item.fs if isinstance(t, Resize)]
+    resizes = [t for t in learn.dls.after_item.fs if isinstance(t, Resize)]
     norms = [t for t in learn.dls.after_batch.fs if isinstance(t, Normalize)]
     labels = getattr(learn.dls, "vocab", None)
-    if not sizes or not norms or not labels:
+    squashes = bool(resizes) and resizes[0].method == ResizeMethod.Squish
+    if not squashes or not norms or not labels or not isinstance(learn.loss_func, BCEWithLogitsLossFlat):
         raise InputError(
-            f"{path}: expected a multi-label image learner with Resize and Normalize in it; this one lacks one"
+            f"{path}: expected a multi-label image learner (BCEWithLogitsLossFlat) that resizes by squish and normalizes, "
+            "as lobbycard exports them; this one does otherwise, use it with fastai itself"
         )
+    size = resizes[0].size
     thresholds = np.broadcast_to(np.asarray(getattr(learn.loss_func, "thresh", 0.5), np.float64), (len(labels),))
-    width, height = sizes[0] if isinstance(sizes[0], tuple) else (sizes[0], sizes[0])  # fastai keeps (width, height)
+    width, height = size if isinstance(size, tuple) else (size, size)  # fastai keeps (width, height)
     about = {
         "task": TASK,
         "labels": [str(label) for label in labels],

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,12 @@ from lobbycard.errors import InputError
 from lobbycard.poster.config import Config
 from lobbycard.poster.network import head, layer_groups
 from lobbycard.poster.precision import precision_callbacks
+from lobbycard.progress import progress
 from lobbycard.scoring.metrics import average_precision
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+# What CUDA, Windows, Linux and MPS say.
+OUT_OF_MEMORY = ("CUDA out of memory", "not enough memory", "can't allocate memory", "MPS backend out of memory")
 
 
 def poster_learner(
@@ -40,16 +45,55 @@ def poster_learner(
         loss_func=BCEWithLogitsLossFlat(),
         splitter=layer_groups,
         metrics=metrics,
-        cbs=[ChannelsLast(), *precision_callbacks(device, precision), *tracker(config.tracker, out)],
+        cbs=[ChannelsLast(), FrozenBatchNorm(), *precision_callbacks(device, precision), *tracker(config.tracker, out)],
         wd=config.weight_decay,
-        train_bn=False,  # frozen means frozen: fastai's default trains batch norm there, and so back-propagates through it all
+        train_bn=False,  # fastai's default trains frozen layers' batch norm, and so back-propagates through all of them
         path=out,
         model_dir="checkpoints",
     )
 
 
+class FrozenBatchNorm(Callback):
+    """Batch norm of frozen layers answers with the statistics it was trained with, and keeps them.
+
+    fastai's BnFreeze does the same for the default of `train_bn`, and is looked for by type; ours goes by the weights.
+    """
+
+    def before_train(self):
+        for module in self.learn.model.modules():
+            if isinstance(module, BATCH_NORMS) and module.weight is not None and not module.weight.requires_grad:
+                module.eval()
+
+
+class EpochBar(Callback):
+    """A bar over one epoch's batches, training and validation, in the way that `progress` shows things."""
+
+    def __init__(self):
+        self._bar = ExitStack()
+
+    def before_epoch(self):
+        self.after_fit()
+        batches = len(self.dls.train) + len(self.dls.valid)
+        self.bar = self._bar.enter_context(progress(batches, f"epoch {self.epoch}", quiet=True))
+
+    def after_batch(self):
+        self.bar.update(1)
+
+    def after_epoch(self):
+        self._bar.close()
+
+    def after_fit(self):
+        self._bar.close()
+
+
 def mean_average_precision(logits: torch.Tensor, targets: torch.Tensor) -> float:
-    """Macro mAP over the labels that occur, for fastai's AccumMetric; ranks are those of the probabilities."""
+    """Macro mAP over the labels that occur, for fastai's AccumMetric; ranks are those of the probabilities.
+
+    Raises:
+        InputError: the network answers with NaN: training has diverged.
+    """
+    if not torch.isfinite(logits).all():
+        raise InputError("training diverged: the network answers NaN; try a lower --lr, or --precision fp32")
     return float(np.nanmean(average_precision(targets.numpy() > 0.5, logits.float().numpy())))
 
 
@@ -71,8 +115,11 @@ def tracker(name: str, out: Path) -> list[Callback]:
 
             return [TensorBoardCallback(out / "checkpoints" / "tensorboard", trace_model=False, log_preds=False)]
         if name == "wandb":
+            import wandb
             from fastai.callback.wandb import WandbCallback
 
+            if wandb.run is None:
+                wandb.init(project="lobbycard", name=out.name)
             return [WandbCallback(log_preds=False, log_model=False)]
     except ImportError as error:
         raise InputError(f"--tracker {name}: {error.name} is not installed here; pip install {name}") from error
@@ -83,11 +130,18 @@ def tracker(name: str, out: Path) -> list[Callback]:
 def fitting(learn: Learner, config: Config) -> Iterator[None]:
     """Around a fit: no bars of fastai's (our epoch lines read the same everywhere), and memory errors with the remedy."""
     try:
-        with learn.no_bar(), learn.no_logging(), warnings.catch_warnings():
+        # cuDNN's fastest kernels may differ from run to run; these do not. (`enabled` would otherwise be switched off.)
+        exact = torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32
+        )
+        with exact, learn.no_bar(), learn.no_logging(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*(ill-defined|no positive|lr_scheduler.step).*")
             yield
+    except InputError as error:
+        # fastai puts the name of the callback before the words.
+        raise InputError(str(error).splitlines()[-1]) from error
     except RuntimeError as error:
-        if isinstance(error, torch.cuda.OutOfMemoryError) or "not enough memory" in str(error):
+        if any(words in str(error) for words in OUT_OF_MEMORY):
             raise InputError(
                 f"out of memory with --batch-size {config.batch_size} at "
                 f"{' x '.join(map(str, config.sizes()[-1]))} pixels; try --batch-size {max(1, config.batch_size // 2)}"

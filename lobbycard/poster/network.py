@@ -33,8 +33,8 @@ def resolve(arch: str) -> tuple[Architecture, Path | None]:
     """Find the library that knows `arch`; a `local-dir:` folder also brings its weights.
 
     Args:
-        arch: a torchvision name (`resnet50`), a timm name (`timm/` in front forces timm, `hf-hub:` is passed on),
-            or `local-dir:FOLDER` with timm's `config.json` and `model.safetensors`.
+        arch: a torchvision name (`resnet50`), a timm name (`timm/` in front forces timm), or `local-dir:FOLDER` with
+            timm's `config.json` and `model.safetensors`.
 
     Raises:
         InputError: neither library has it, or the folder is not one that timm would read.
@@ -48,7 +48,11 @@ def resolve(arch: str) -> tuple[Architecture, Path | None]:
     import timm
 
     name = arch.removeprefix("timm/")
-    if name.startswith("hf-hub:") or timm.is_model(name.split(".")[0]):
+    if name.startswith("hf-hub:"):
+        raise InputError(
+            "--arch hf-hub: download that folder once and give it as local-dir:FOLDER, so that the model can be rebuilt offline"
+        )
+    if timm.is_model(name.split(".")[0]):
         return Architecture("timm", name), None
     import difflib
 
@@ -74,7 +78,7 @@ def normalization(arch: str, architecture: Architecture) -> tuple[tuple[float, .
         about = json.loads((Path(arch.removeprefix("local-dir:")).expanduser() / "config.json").read_text("utf-8"))
         config = about.get("pretrained_cfg") or {}
         return tuple(config.get("mean", IMAGENET_MEAN)), tuple(config.get("std", IMAGENET_STD))
-    if architecture.library == "timm" and not architecture.name.startswith("hf-hub:"):
+    if architecture.library == "timm":
         import timm
 
         config = timm.get_pretrained_cfg(architecture.name)
@@ -201,6 +205,10 @@ def _create(architecture: Architecture, pretrained: bool) -> nn.Module:
             )
             if getattr(network, "aux_logits", False):  # Inception's second head answers in training only
                 network.aux_logits, network.AuxLogits, network.aux1, network.aux2 = False, None, None, None
+            if hasattr(
+                network, "transform_input"
+            ):  # set with weights only; a network built again without them must not differ
+                network.transform_input = True
             return network
         import timm
 

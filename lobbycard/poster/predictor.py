@@ -13,7 +13,7 @@ import numpy as np
 from lobbycard.catalog.batches import batches, normalize
 from lobbycard.catalog.image import ImageError, Source
 from lobbycard.errors import InputError
-from lobbycard.poster.artifact import ONNX, PICKLE, WEIGHTS, ModelFolder, open_model
+from lobbycard.poster.artifact import MANIFEST, ONNX, PICKLE, WEIGHTS, ModelFolder, open_model
 
 Runtime = Literal["auto", "onnx", "torch", "fastai"]
 BATCH_SIZE = 16
@@ -144,16 +144,44 @@ def onnx_logits(model: str | bytes) -> Logits:
 
 
 def _onnx(folder: ModelFolder) -> Logits:
-    return onnx_logits(str(folder.file(ONNX)))
+    file = folder.file(ONNX)
+    try:
+        logits = onnx_logits(str(file))
+        _fits(logits, folder)
+    except Exception as error:  # onnxruntime's own classes derive from nothing narrower
+        raise _unfit(file, error) from error
+    return logits
 
 
 def _torch(folder: ModelFolder) -> Logits:
     from lobbycard.poster.learner_file import torch_logits
     from lobbycard.poster.network import Architecture, build, read_state
 
-    network = build(Architecture(**folder.about["network"]), len(folder.labels))
-    network.load_state_dict(read_state(folder.file(WEIGHTS)))
-    return torch_logits(network)
+    file, network = folder.file(WEIGHTS), folder.about["network"]
+    state = read_state(file)
+    try:
+        built = build(Architecture(network["library"], network["name"], network["args"]), len(folder.labels))
+        built.load_state_dict(state)
+    except InputError:
+        raise
+    except Exception as error:  # the libraries raise what they like at arguments that are not theirs
+        raise _unfit(file, error) from error
+    return torch_logits(built)
+
+
+def _fits(logits: Logits, folder: ModelFolder) -> None:
+    """Raises ValueError if the network does not take the model's input size or does not answer one number a label."""
+    found = logits(np.zeros((1, 3, *folder.size), np.float32)).shape
+    if found != (1, len(folder.labels)):
+        raise ValueError(f"it gives {found[-1]} numbers a picture for {len(folder.labels)} labels")
+
+
+def _unfit(file: Path, error: Exception) -> InputError:
+    why = " ".join(str(error).split())[:200]
+    return InputError(
+        f"{file}: does not go with {MANIFEST} beside it, or cannot be loaded ({type(error).__name__}: {why}); "
+        "copy the model folder again, or train it again"
+    )
 
 
 def _fastai(folder: ModelFolder) -> Logits:

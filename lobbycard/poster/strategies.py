@@ -11,6 +11,7 @@ from fastai.learner import Learner
 
 from lobbycard.poster.checkpoint import Checkpoint
 from lobbycard.poster.config import Config
+from lobbycard.poster.learning import EpochBar
 
 # Unfrozen, pretrained layers are moved more carefully than a fresh head, as in fastai's fine_tune.
 # Source: Howard & Ruder 2018, "Universal Language Model Fine-tuning for Text Classification", section 3.2.
@@ -73,13 +74,23 @@ def run_phases(
     Args:
         set_size: called before a phase whose input size differs from the one before; it renews `learn.dls`.
     """
+    trained_at = None
     for number, phase in enumerate(phases):
-        if number < checkpoint.state.phase:
-            continue
         if phase.epochs == 0:
-            checkpoint.state.phase = number + 1
+            checkpoint.state.phase = max(checkpoint.state.phase, number + 1)
             continue
+        if number < checkpoint.state.phase:
+            trained_at = phase.size
+            continue
+        if checkpoint.state.epoch == 0 and phase.size != trained_at:
+            checkpoint.state.best_epoch = (
+                -1
+            )  # another size, another network: its scores do not compare with the last one's
+        trained_at = phase.size
         set_size(phase.size)
         learn.freeze() if phase.frozen else learn.unfreeze()
+        learn.model.zero_grad(set_to_none=True)  # fastai steps whatever has a gradient, frozen or not
         checkpoint.phase_name = phase.name
-        learn.fit_one_cycle(phase.epochs, phase.lr, cbs=checkpoint, reset_opt=True, start_epoch=checkpoint.state.epoch)
+        learn.fit_one_cycle(
+            phase.epochs, phase.lr, cbs=[EpochBar(), checkpoint], reset_opt=True, start_epoch=checkpoint.state.epoch
+        )

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from fastai.learner import Learner
+from fastai.torch_core import set_seed
 from torch import nn
 
 from lobbycard.catalog.split import write_split
 from lobbycard.errors import InputError
 from lobbycard.files import atomic_path
 from lobbycard.poster import network as networks
-from lobbycard.poster.artifact import ModelFolder, open_model
+from lobbycard.poster.artifact import WEIGHTS, ModelFolder, open_model
 from lobbycard.poster.checkpoint import BEST, STATE, Checkpoint, RunState, load_state
 from lobbycard.poster.config import Config
 from lobbycard.poster.data import poster_dataloaders
@@ -31,7 +32,8 @@ from lobbycard.poster.strategies import PHASED, run_phases
 from lobbycard.progress import progress
 from lobbycard.report.words import metrics_table
 
-# Settings that may differ between a run and its resumption: they change how fast it goes, not where it ends.
+# Settings that may differ between a run and its resumption. `workers` draw augmentations of their own, which ends in
+# other, equally good weights; the movies are compared by what they are, not by where they lie.
 FREE_ON_RESUME = (
     "resume",
     "find_lr",
@@ -70,6 +72,7 @@ class MovieGenreTrainer:
         self.seconds: dict[str, float] = {}
         self.data: Dataset | None = None
         self.measured: Measured | None = None
+        self.history: list[dict[str, Any]] = []
         self.device = choose_device(self.config.device)
         self.precision = choose_precision(self.device, self.config.precision)
         if self.config.strategy == "probe" and self.device.type == "cpu":
@@ -82,7 +85,7 @@ class MovieGenreTrainer:
 
     def load(self) -> Dataset:
         """Read the table, keep the genres with enough movies, balance them. Raises InputError."""
-        self.architecture  # noqa: B018 - a wrong --arch must not be found out after the download
+        self._body  # noqa: B018 - wrong networks, weights and sizes must not be found out after the download
         if self.config.resume:
             load_state(self.checkpoints)
         with self._stage("reading the table"):
@@ -98,18 +101,17 @@ class MovieGenreTrainer:
     def split(self) -> Dataset:
         """Set the measuring side apart, so that no movie and no near-identical art stands on both. Raises InputError."""
         with self._stage("splitting"):
-            saved = self.checkpoints / "split.csv"
             if self.config.resume:
-                self.data = resume_split(self._need("data", "load"), saved, self.config, self.say)
+                self.data = resume_split(self._need("data", "load"), self._saved_split, self.config, self.say)
             else:
                 self.data = split_posters(self._need("data", "load"), self.config, self.say)
-                write_split(saved, self.data.frame, self.data.frame["hash"].to_numpy())
         return self.data
 
     @cached_property
     def learn(self) -> Learner:
         """A plain fastai Learner on the training and validation posters; made when it is first asked for."""
         self._need("data", "split")
+        set_seed(self.config.seed)  # the loaders draw their order from Python's generator
         dls = self._dataloaders(self.size)
         return poster_learner(dls, self.network, self.config, self.device, self.precision, self.config.out)
 
@@ -120,11 +122,17 @@ class MovieGenreTrainer:
             f"  {self.architecture.name} ({self.architecture.library}), {self.config.strategy}, "
             f"{self.size[0]} x {self.size[1]} px, {self.precision} on {self.device}"
         )
+        if not self.config.resume:
+            # An older run's state must not meet this run's split: resumed, it would have seen what it is measured on.
+            (self.checkpoints / STATE).unlink(missing_ok=True)
+            write_split(self._saved_split, self.data.frame, self.data.frame["hash"].to_numpy())
         with self._stage("training"):
             self._fit_probe() if self.config.strategy == "probe" else self._fit_phases()
 
     def find_lr(self) -> float:
         """Print, plot (lr_find.png in the model folder) and return the learning rate that fastai's finder suggests."""
+        if self.config.freeze_epochs:
+            self.learn.freeze()  # --lr is the head's
         with fitting(self.learn, self.config):
             suggestion = float(self.learn.lr_find(show_plot=False).valley)
         from matplotlib.figure import Figure
@@ -167,6 +175,12 @@ class MovieGenreTrainer:
         self.say("  ".join(f"{stage} {seconds:.0f} s" for stage, seconds in self.seconds.items()))
         self.say(f"model   {self.config.out}\nreport  {self.config.out / 'report.html'}")
 
+    def how_to_go_on(self) -> str:
+        """What to tell a user who has stopped the run."""
+        if (self.checkpoints / STATE).is_file():
+            return "stopped. The last finished epoch is saved: run the same command with --resume to go on"
+        return "stopped. Posters that were downloaded are kept: run the same command again to go on"
+
     def run(self) -> ModelFolder:
         """All stages. After SIGINT or SIGTERM, `resume=True` goes on from the last finished epoch."""
         self.load()
@@ -184,9 +198,13 @@ class MovieGenreTrainer:
     def checkpoints(self) -> Path:
         return self.config.out / "checkpoints"
 
+    @property
+    def _saved_split(self) -> Path:
+        return self.checkpoints / "split.csv"
+
     @cached_property
     def architecture(self) -> networks.Architecture:
-        """What --arch means, or, with --start-from, the earlier model's network. Raises InputError."""
+        """The network that --arch names. Raises InputError."""
         return networks.resolve(self.config.arch)[0]
 
     @cached_property
@@ -202,47 +220,55 @@ class MovieGenreTrainer:
         return self._normalization[1]
 
     @cached_property
-    def network(self) -> nn.Module:
-        """The network, with its starting weights and a head for this run's genres."""
-        data = self._need("data", "split")
+    def _body(self) -> nn.Module:
+        """The network with its starting weights, before this run's genres are known. Raises InputError."""
         torch.manual_seed(self.config.seed)
+        weights, local = self.config.weights, networks.resolve(self.config.arch)[1]
         if self.config.start_from is not None:
-            network = self._earlier()
-        else:
-            weights, local = self.config.weights, networks.resolve(self.config.arch)[1]
-            if local is not None and weights == "imagenet":
-                weights = str(local)  # a local folder brings its own
-            network = networks.build(self.architecture, len(data.labels), weights)
-            set_prior(network, data.prior)
+            weights = str(self._earlier.file(WEIGHTS))
+        elif local is not None and weights == "imagenet":
+            weights = str(local)  # a local folder brings its own
+        network = networks.build(self.architecture, 1, weights)
         networks.check_size(network, self.config.sizes())
         return network
 
-    def _earlier(self) -> nn.Module:
-        """The network of --start-from; its head is kept where the genres are the same."""
-        earlier, data = open_model(self.config.start_from), self._need("data", "split")
+    @cached_property
+    def _earlier(self) -> ModelFolder:
+        """The model of --start-from. Raises InputError if it is none, or another network."""
+        earlier = open_model(self.config.start_from)
         if earlier.about["network"] != self.architecture.to_dict():
             raise InputError(
                 f"--start-from {self.config.start_from}: that model is a {earlier.about['network']['name']}, "
                 f"this run a {self.architecture.name}; give the same --arch"
             )
-        network = networks.build(self.architecture, len(data.labels))
-        if earlier.labels == data.labels:
-            network.load_state_dict(networks.read_state(earlier.file("model.safetensors")))
-        else:
+        return earlier
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The network with a head for this run's genres: --start-from's own where they are the same, else a fresh one."""
+        data = self._need("data", "split")
+        torch.manual_seed(self.config.seed)
+        network = networks.replace_head(self._body, len(data.labels))
+        if self.config.start_from is not None and self._earlier.labels == data.labels:
+            network.load_state_dict(networks.read_state(self._earlier.file(WEIGHTS)))
+            return network
+        if self.config.start_from is not None:
             self.say("  --start-from: other genres than this run's, so the head starts anew")
-            networks.load_backbone(network, earlier.file("model.safetensors"))
-            set_prior(network, data.prior)
+        set_prior(network, data.prior)
         return network
 
     def _fit_phases(self) -> None:
         settings = {k: v for k, v in self.config.to_dict().items() if k not in FREE_ON_RESUME}
-        state = RunState(settings | {"labels": self.data.labels, "precision": self.precision})
+        settings |= {"labels": self.data.labels, "precision": self.precision, "movies": self.data.digest}
+        state = RunState(settings)
         checkpoint = Checkpoint(self.checkpoints, state, self.config.seed, self.config.patience, self.say)
         if self.config.resume:
             checkpoint.load()
             done = len(checkpoint.state.history)
             self.say(f"  resuming after {done} finished epoch{'s' if done != 1 else ''}")
         checkpoint.load_weights(self.network)
+        for left in self.checkpoints.glob(".*.part*"):  # of a run killed while it saved
+            left.unlink()
         learn, phases = self.learn, PHASED[self.config.strategy](self.config)
         checkpoint.learn = learn
         if not self.config.resume:
@@ -266,7 +292,6 @@ class MovieGenreTrainer:
         with atomic_path(self.checkpoints / BEST) as part:
             torch.save(self.network.state_dict(), part)
         (self.checkpoints / STATE).unlink(missing_ok=True)  # of an earlier run that could be resumed: no longer
-        self.history = []
 
     def _set_size(self, size: tuple[int, int]) -> None:
         if size != self.size:
