@@ -191,7 +191,7 @@ def write_sample(folder: Path, n: int = SAMPLE_MOVIES, seed: int = 0, base_url: 
                 f"The sample wants an empty folder, or one it wrote itself; {images} holds other files. "
                 "Name another folder."
             )
-    elif json.loads(stamp_path.read_text(encoding="utf-8")) != stamp:
+    elif _stamp_in(stamp_path) != stamp:
         for old in images.glob("tt*.jpg"):
             old.unlink()
     # Each picture is written whole or not at all, so those standing under this stamp can be trusted.
@@ -241,6 +241,15 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+def _stamp_in(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{path} is damaged ({error}); delete the folder {path.parent}, the sample is drawn again"
+        ) from error
 
 
 def _file_name(movie):

@@ -52,6 +52,7 @@ def release(trainer: "MovieGenreTrainer") -> artifact.ModelFolder:
     """
     config, data, measured = trainer.config, trainer.data, trainer.measured
     out = config.out
+    out.mkdir(parents=True, exist_ok=True)
     for left in out.glob(".export-*"):  # by an export that was killed
         shutil.rmtree(left, ignore_errors=True)
     network = copy.deepcopy(trainer.network).to("cpu").eval()  # the trainer's own stays as it was trained
