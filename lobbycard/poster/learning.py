@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastai.callback import schedule  # noqa: F401 - gives Learner its fit_one_cycle and lr_find
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
@@ -16,6 +17,7 @@ from fastai.metrics import AccumMetric, F1ScoreMulti, PrecisionMulti, RecallMult
 from torch import nn
 
 from lobbycard.errors import InputError
+from lobbycard.files import atomic_path
 from lobbycard.poster.config import Config
 from lobbycard.poster.network import head, layer_groups
 from lobbycard.poster.precision import precision_callbacks
@@ -147,3 +149,24 @@ def fitting(learn: Learner, config: Config) -> Iterator[None]:
                 f"{' x '.join(map(str, config.sizes()[-1]))} pixels; try --batch-size {max(1, config.batch_size // 2)}"
             ) from error
         raise
+
+
+def suggest_lr(learn: Learner, config: Config, plot: Path) -> float:
+    """The learning rate at the valley that fastai's finder sees, and its curve as a PNG.
+
+    Source: Smith 2017, "Cyclical Learning Rates for Training Neural Networks".
+    """
+    from matplotlib.figure import Figure
+
+    if config.freeze_epochs:
+        learn.freeze()  # --lr is the head's
+    with fitting(learn, config):
+        suggestion = float(learn.lr_find(show_plot=False).valley)
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot(xscale="log", xlabel="learning rate", ylabel="loss")
+    # The last points are where the loss explodes: shown, they would flatten all that matters.
+    axes.plot(learn.recorder.lrs[:-5], [float(loss) for loss in learn.recorder.losses[:-5]])
+    axes.axvline(suggestion, linestyle="--", color="grey")
+    with atomic_path(plot) as part:
+        figure.savefig(part, dpi=120)
+    return suggestion

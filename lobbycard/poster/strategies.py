@@ -6,7 +6,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fastai.callback import schedule  # noqa: F401 - gives Learner its fit_one_cycle and lr_find
 from fastai.learner import Learner
 
 from lobbycard.poster.checkpoint import Checkpoint

@@ -23,7 +23,7 @@ from lobbycard.poster.config import Config
 from lobbycard.poster.data import poster_dataloaders
 from lobbycard.poster.dataset import Dataset, choose_movies, fetch_posters, resume_split, split_posters
 from lobbycard.poster.inference import frozen_forward, network_outputs, without_head
-from lobbycard.poster.learning import fitting, poster_learner, set_prior
+from lobbycard.poster.learning import fitting, poster_learner, set_prior, suggest_lr
 from lobbycard.poster.measure import Measured, measure
 from lobbycard.poster.precision import choose_device, choose_precision
 from lobbycard.poster.probe import fit_head, set_head
@@ -131,19 +131,8 @@ class MovieGenreTrainer:
 
     def find_lr(self) -> float:
         """Print, plot (lr_find.png in the model folder) and return the learning rate that fastai's finder suggests."""
-        if self.config.freeze_epochs:
-            self.learn.freeze()  # --lr is the head's
-        with fitting(self.learn, self.config):
-            suggestion = float(self.learn.lr_find(show_plot=False).valley)
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.add_subplot(xscale="log", xlabel="learning rate", ylabel="loss")
-        axes.plot(self.learn.recorder.lrs[:-5], [float(loss) for loss in self.learn.recorder.losses[:-5]])
-        axes.axvline(suggestion, linestyle="--", color="grey")
         plot = self.config.out / "lr_find.png"
-        with atomic_path(plot) as part:
-            figure.savefig(part, dpi=120)
+        suggestion = suggest_lr(self.learn, self.config, plot)
         self.say(f"  suggested learning rate: {suggestion:.2g} (plot: {plot}); train with --lr {suggestion:.2g}")
         return suggestion
 
