@@ -355,8 +355,10 @@ download(frame, folder, DownloadOptions(connections=4, timeout=5))
 
 
 def start_run(server, folder: Path, n: int) -> subprocess.Popen:
+    # A shell's background job ignores SIGINT, and its children inherit that: here Ctrl-C is to be Ctrl-C.
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + RUN
     root = Path(__file__).parent.parent
-    return subprocess.Popen([sys.executable, "-c", RUN, server.url, str(folder), str(n)], cwd=root,
+    return subprocess.Popen([sys.executable, "-c", program, server.url, str(folder), str(n)], cwd=root,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
 
 

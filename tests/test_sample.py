@@ -3,14 +3,13 @@ import http.client
 import os
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import imagehash
 import numpy as np
 import pandas as pd
 import pytest
+import requests
 from PIL import Image
 
 from lobbycard.catalog.drawing.poster import poster_title
@@ -234,19 +233,18 @@ def test_the_server_gives_the_bytes_and_404_for_dead_links(tmp_path):
         links = pd.read_csv(csv, encoding="latin-1")["Poster"].dropna()
         assert links.str.startswith(f"{url}/images/tt").all()
         dead = []
-        for link in links:
-            path = tmp_path / "images" / link.rsplit("/", 1)[1]
-            try:
-                with urllib.request.urlopen(link, timeout=10) as answer:
-                    assert answer.headers["Content-Type"] == "image/jpeg"
-                    assert answer.read() == path.read_bytes()
-            except urllib.error.HTTPError as error:
-                assert error.code == 404
-                dead.append(link)
-                error.close()
+        with requests.Session() as session:
+            for link in links:
+                path = tmp_path / "images" / link.rsplit("/", 1)[1]
+                answer = session.get(link, timeout=10)
+                if answer.status_code == 404:
+                    dead.append(link)
+                    continue
+                assert answer.headers["Content-Type"] == "image/jpeg"
+                assert answer.content == path.read_bytes()
         assert len(dead) == 1
-    with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(links.iloc[0], timeout=10)
+    with pytest.raises(requests.ConnectionError):
+        requests.get(links.iloc[0], timeout=10)
 
 
 def test_the_server_keeps_a_connection_open(tmp_path):

@@ -66,7 +66,12 @@ def write_onnx(network: nn.Module, size: tuple[int, int], path: Path) -> None:
             dynamo=True,
             verbose=False,
         )
-        program.save(str(part), external_data=False)
+        model = program.model_proto
+        # The exporter notes the source lines it came through, with the folders of this machine.
+        graph = model.graph
+        for noted in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+            del noted.metadata_props[:]
+        part.write_bytes(model.SerializeToString())
 
 
 def write_learner(
