@@ -117,7 +117,10 @@ def download(
     print(table.summary())
     options = DownloadOptions(connections=connections, timeout=timeout, retry_permanent=retry_permanent)
     manifest = fetch(table.frame, images, options, progress=progress)
-    print(format_coverage(coverage(table.frame, set(manifest.loc[manifest["status"] == "ok", "file"]))))
+    have = set(manifest.loc[manifest["status"] == "ok", "file"])
+    print(format_coverage(coverage(table.frame, have)))
+    if not have:
+        raise SystemExit(1)  # the summary above says why
 
 
 @app.command

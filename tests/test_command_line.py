@@ -136,3 +136,16 @@ def test_evaluate_counts_what_it_leaves_out(trained, tmp_path):
     run = lobbycard("evaluate", "--model", trained.config.out, "--csv", tmp_path / "t.csv", "--images", tmp_path)
     assert run.returncode == 2
     assert "1 no genre that the model knows, 1 no poster on disk" in run.stderr
+
+
+def test_evaluate_says_when_the_model_was_trained_on_what_it_is_measured_on(trained, drawn):
+    run = lobbycard(
+        "evaluate", "--model", trained.config.out, "--csv", drawn / "MovieGenre.csv", "--images", drawn / "images"
+    )
+    n_train = trained.data.about["n_train"]
+    assert f"{n_train} of these" in run.stdout and "were trained on" in run.stdout
+
+
+def test_a_mistyped_folder_is_no_picture(trained, tmp_path):
+    run = lobbycard("predict", "--model", trained.config.out, "nowhere", cwd=tmp_path)
+    assert run.returncode == 2 and "error: nowhere: no such file or folder" in run.stderr

@@ -318,3 +318,9 @@ def test_pain_27_pillow_images_of_every_mode_are_answered(folder, pictures):
     assert np.abs(predictor.predict_proba([image]) - reference).max() < 1e-6
     for mode in ("RGBA", "CMYK", "L", "P"):
         assert predictor.predict_proba([image.convert(mode)]).shape == reference.shape
+
+
+def test_the_card_names_the_final_folder_and_says_that_the_sample_is_drawn(folder):
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"--model {folder.name} " in card and ".export-" not in card
+    assert "drawn by code" in card and "browsing, tagging" not in card

@@ -58,6 +58,8 @@ def find_pictures(inputs: Sequence[str], images: Path | None = None) -> list[Pat
 
             folder = images if images is not None else path.parent / "images"
             found += [folder / name for name in read_table(path, need_url=False, need_labels=False).frame["file"]]
+        elif path.suffix.lower() not in PICTURES and not os.path.exists(path):  # noqa: PTH110 - as above
+            raise InputError(f"{path}: no such file or folder; expected pictures, a folder of them, or a movie table")
         else:
             found.append(path)
     if not found:

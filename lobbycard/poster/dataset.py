@@ -68,6 +68,7 @@ def choose_movies(config: Config, say: Callable[[str], None] = print) -> Dataset
     say(select.counts_table(before, after))
     about = {
         "source": config.csv.name,
+        "drawn": (config.csv.parent / "sample.json").is_file(),  # the embedded sample's table
         "table_sha256": sha256(config.csv),
         "rows_read": table.rows_read,
         "dropped": dict(table.dropped),

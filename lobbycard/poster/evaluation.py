@@ -30,7 +30,8 @@ def evaluate_model(
 
     Returns:
         `n`, `labels`, `metrics`, `baselines` (`none`, `top2`, `prior`: what is known without looking, from the training
-        posters), `per_label`, and further `ece`, `left_out`, `unknown_labels`.
+        posters), `per_label`, and further `ece`, `trained_on` (how many of the N the model was trained
+        on), `left_out`, `unknown_labels`.
 
     Raises:
         InputError: the table cannot be read, or nothing in it can be measured.
@@ -59,6 +60,11 @@ def evaluate_model(
     readable = ~np.isnan(probabilities[:, 0])
     probabilities, truth = probabilities[readable], label_matrix(frame, labels)[readable]
     decisions = choice(probabilities, predictor.thresholds)
+    trained_on = _trained_on(predictor, set(frame["item_id"][readable]))
+    if trained_on:
+        say(
+            f"  {trained_on} of these {len(truth)} movies were trained on: this is no measure of how the model does on others"
+        )
     prior = predictor.folder.prior
     if prior is None:
         prior = truth.mean(axis=0)
@@ -74,6 +80,7 @@ def evaluate_model(
         "baselines": baselines.baselines(truth, prior),
         "per_label": metrics.per_label(labels, truth, probabilities, decisions, predictor.thresholds),
         "ece": metrics.expected_calibration_error(probabilities, truth),
+        "trained_on": trained_on,
         "left_out": left_out,
         "unknown_labels": unknown,
     }
@@ -82,6 +89,15 @@ def evaluate_model(
 def write_evaluation(found: dict[str, Any], path: Path) -> None:
     """The result of `evaluate_model` as JSON, whole or not at all."""
     write_text(path, json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _trained_on(predictor: PosterPredictor, item_ids: set[str]) -> int:
+    from lobbycard.catalog.split import read_split
+
+    if "split.csv" not in predictor.folder.about.get("files", {}):
+        return 0
+    sides = read_split(predictor.folder.file("split.csv"))
+    return len(item_ids & set(sides.loc[~sides["is_valid"], "item_id"]))
 
 
 def _told(counts: dict[str, int]) -> str:

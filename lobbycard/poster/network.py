@@ -56,7 +56,7 @@ def resolve(arch: str) -> tuple[Architecture, Path | None]:
         return Architecture("timm", name), None
     import difflib
 
-    near = difflib.get_close_matches(name, [*models.list_models(module=models), *timm.list_models()], n=3)
+    near = difflib.get_close_matches(name, {*models.list_models(module=models), *timm.list_models()}, n=3)
     hint = f"; near it: {', '.join(near)}" if near else ""
     raise InputError(f"--arch: neither torchvision nor timm has a network called {arch!r}{hint}")
 

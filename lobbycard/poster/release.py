@@ -38,6 +38,7 @@ EPOCH_CHOSEN = (
     "The best epoch was chosen by its mAP on the same posters that the figures are measured on: "
     "they lean a little high for that."
 )
+DRAWN = "It was trained on posters drawn by code: a demonstration of the pipeline, of no use on real posters."
 INTENDED_USE = (
     "Suggesting genres for a film from its poster, for browsing, tagging and cataloguing, with a person to confirm.",
     "Not for judging a film's quality or suitability for children, and not for decisions about people.",
@@ -71,7 +72,7 @@ def release(trainer: "MovieGenreTrainer") -> artifact.ModelFolder:
         about["data"]["split"]["sha256"] = sha256(staged / "split.csv")
         findings = _findings(trainer, about)
         write_report(findings, staged / "report.html")
-        write_card(findings, staged / "README.md")
+        write_card(findings, staged / "README.md", folder=out.name)
         about["agreement"] = _agreement(staged, about, trainer)
         artifact.unseal(out)
         for file in sorted(staged.iterdir()):
@@ -149,8 +150,8 @@ def _findings(trainer: "MovieGenreTrainer", about: dict[str, Any]) -> Findings:
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {trainer.device}, {trainer.precision}",
         command=config.command,
         date=date.today().isoformat(),
-        limits=LIMITS if config.strategy == "probe" else (*LIMITS, EPOCH_CHOSEN),
-        intended_use=INTENDED_USE,
+        limits=(*[DRAWN] * data.about["drawn"], *LIMITS, *[EPOCH_CHOSEN] * (config.strategy != "probe")),
+        intended_use=(DRAWN,) if data.about["drawn"] else INTENDED_USE,
         item_noun="poster",
         label_noun="genre",
     )

@@ -20,4 +20,4 @@ def movie_table(config: Config, say: Callable[[str], None] = print) -> Iterator[
     say(f"no --csv and no MovieGenre.csv here: training on the embedded sample, {config.limit} posters drawn by code")
     with sample.serve(SAMPLE_FOLDER) as address:
         table = sample.write_sample(SAMPLE_FOLDER, n=config.limit, seed=config.seed, base_url=address)
-        yield replace(config, csv=table, limit=0)
+        yield replace(config, csv=table)

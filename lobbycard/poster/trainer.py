@@ -85,11 +85,11 @@ class MovieGenreTrainer:
 
     def load(self) -> Dataset:
         """Read the table, keep the genres with enough movies, balance them. Raises InputError."""
-        self._body  # noqa: B018 - wrong networks, weights and sizes must not be found out after the download
         if self.config.resume:
             load_state(self.checkpoints)
         with self._stage("reading the table"):
             self.data = choose_movies(self.config, self.say)
+        self._body  # noqa: B018 - wrong networks, weights and sizes must not be found out after the download
         return self.data
 
     def download(self) -> Dataset:

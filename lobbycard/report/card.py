@@ -17,15 +17,17 @@ def write_card(
     path: Path | str,
     license: str = "apache-2.0",
     pipeline_tag: str = "image-classification",
+    folder: str = "",
 ) -> None:
     """Write the model card to `path`, whole or not at all.
 
     Args:
         license: of the weights, by its name on the Hub. It does not cover items that the report shows.
         pipeline_tag: the Hub's name of the task.
+        folder: the model folder's final name, where it is not yet the one of `path`.
     """
     path = Path(path)
-    write_text(path, card(findings, license, pipeline_tag, folder=path.absolute().parent.name))
+    write_text(path, card(findings, license, pipeline_tag, folder or path.absolute().parent.name))
 
 
 def card(findings: Findings, license: str, pipeline_tag: str, folder: str) -> str:
