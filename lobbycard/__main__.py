@@ -8,6 +8,7 @@ import tyro
 
 from lobbycard.files import check_destination
 from lobbycard.front import front_door
+from lobbycard.poster.config import SAMPLE, Config
 
 Runtime = Literal["auto", "onnx", "torch", "fastai"]
 Model = Annotated[Path, tyro.conf.arg(help="model folder, or a fastai learner (.pkl)")]
@@ -94,9 +95,9 @@ def evaluate(
 @app.command
 def download(
     csv: Path,
-    images: Path = Path("data/posters"),
-    connections: int = 16,
-    timeout: float = 20.0,
+    images: Path = Config.images,
+    connections: int = Config.connections,
+    timeout: float = Config.timeout,
     retry_permanent: bool = False,
 ) -> None:
     """Fetch the posters of a movie table, resumable; manifest.csv tells how each one ended.
@@ -124,7 +125,7 @@ def download(
 
 
 @app.command
-def sample(out: Path = Path("data/sample"), n: int = 1200, seed: int = 0) -> None:
+def sample(out: Path = Path("data/sample"), n: int = SAMPLE["limit"], seed: int = Config.seed) -> None:
     """Draw the embedded sample: posters made by code, and their movie table.
 
     Args:

@@ -56,7 +56,7 @@ class PosterPredictor:
         if runtime not in ("auto", "fastai"):
             raise InputError(f"--runtime {runtime}: {path.name} is a fastai learner; give its folder to use {runtime}")
         _choose("fastai")
-        if (path.parent / "model.json").is_file():
+        if (path.parent / MANIFEST).is_file():
             folder = open_model(path.parent)
             folder.file(path.name)
             return cls(folder, "fastai")
