@@ -1,0 +1,202 @@
+"""A predictor behind doors that many knock on at once: decoding, batching, limits, answers.
+
+Page and API both ask this one; it knows neither of them. Nothing that comes in is written anywhere or kept.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lobbycard.catalog.image import MAX_PIXELS, ImageError, Source, load_poster, resize_poster
+from lobbycard.poster.answers import Choice
+from lobbycard.poster.predictor import PosterPredictor
+from lobbycard.scoring.decide import shift_thresholds
+from lobbycard.web.batcher import Batcher
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+LARGE = 12_000_000  # pixels; larger pictures are decoded one at a time, so that memory stays under a gigabyte
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one process takes before it says no.
+
+    `pixels` is width x height, checked on the header before anything is decoded; `waiting` counts items between the door and
+    the network, and whoever comes after that is told to come again; `batch` is the most that the network sees at once.
+    """
+
+    file_bytes: int = 20_000_000
+    files: int = 32
+    pixels: int = MAX_PIXELS
+    waiting: int = 256
+    batch: int = 8
+    decoders: int = 2
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the network saw in one item; decisions are made from it, as often as somebody moves a slider.
+
+    `probabilities` (L,) float32 and `pixels` (H, W, 3) uint8 as the network saw them, or both None and an `error` with its
+    `status` (`not_image`, `truncated`, `too_large`, `unreadable`); `unlike` says why the picture looks unlike what the model
+    was trained on, or is empty; `milliseconds` from asking to knowing, waiting included.
+    """
+
+    name: str
+    probabilities: np.ndarray | None = None
+    pixels: np.ndarray | None = None
+    tta: bool = False
+    unlike: str = ""
+    error: str = ""
+    status: str = ""
+    milliseconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A decision about one reading.
+
+    `labels` are those given, most probable first; `guess` is true where none reached its threshold and the best one is
+    given all the same. `probabilities` and `thresholds` (those that were applied) have one value for each of the model's
+    labels.
+    """
+
+    labels: list[str]
+    guess: bool
+    probabilities: dict[str, float]
+    thresholds: dict[str, float]
+    unlike: str = ""
+
+
+class Service:
+    """Answers for many at once. `labels` are the predictor's L labels."""
+
+    def __init__(self, predictor: PosterPredictor, limits: Limits | None = None):
+        self.predictor = predictor
+        self.limits = limits or Limits()
+        self.labels: list[str] = predictor.labels
+        self._batcher = Batcher(predictor.from_pixels, self.limits.batch, self.limits.waiting)
+        self._decoders = ThreadPoolExecutor(self.limits.decoders, thread_name_prefix="decode")
+        self._large = threading.Lock()
+        self._ready = threading.Event()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the network has answered once."""
+        return self._ready.is_set()
+
+    def warm_up(self) -> None:
+        """Let the network answer once, so that the first visitor does not pay for it."""
+        height, width = self.predictor.size
+        self._batcher.submit(np.zeros((height, width, 3), np.uint8), False).result()
+        self._ready.set()
+
+    def close(self) -> None:
+        """Finish what was accepted, then stop the threads."""
+        self._decoders.shutdown(wait=True)
+        self._batcher.close()
+
+    def read(self, sources: Sequence[Source], tta: bool = False, names: Sequence[str] = ()) -> list[Reading]:
+        """As `submit`, waiting for all of it. Safe from any thread."""
+        return [reading.result() for reading in self.submit(sources, tta, names)]
+
+    def submit(
+        self, sources: Sequence[Source], tta: bool = False, names: Sequence[str] = ()
+    ) -> "list[Future[Reading]]":
+        """One future a source, in order; a bad picture is a reading with its `error`, never an exception.
+
+        Args:
+            sources: paths, bytes, binary files or Pillow images; they are read before the future is done.
+            tta: average over three views, at three times the cost.
+            names: what to call the sources in errors, one each; by default the paths' last parts.
+
+        Raises:
+            Busy: more is waiting than `limits.waiting`; nothing of this call was taken.
+        """
+        names = list(names) or [Path(s).name if isinstance(s, str | Path) else "picture" for s in sources]
+        self._batcher.reserve(len(sources))
+        return [self._submit(source, name, tta) for source, name in zip(sources, names, strict=True)]
+
+    def _submit(self, source: Source, name: str, tta: bool) -> "Future[Reading]":
+        asked, told = time.perf_counter(), Future()
+
+        def tell(found: Callable[[], dict[str, Any]]) -> None:
+            """Once an item, however it ends: give its place back, and its reading to whoever still waits for it."""
+            self._batcher.release()
+            if told.set_running_or_notify_cancel():
+                try:
+                    spent = 1000 * (time.perf_counter() - asked)
+                    told.set_result(Reading(name, tta=tta, milliseconds=spent, **found()))
+                except BaseException as error:
+                    told.set_exception(error)
+
+        def decode() -> None:
+            try:
+                if told.cancelled():
+                    raise CancelledError
+                picture = self._picture(source)
+                pixels, shape = np.asarray(resize_poster(picture, self.predictor.size)), picture.size
+                network = self._batcher.submit(pixels, tta)
+            except BaseException as error:
+                tell(partial(_failed, error, name))
+                return
+            network.add_done_callback(lambda done: tell(lambda: self._known(done.result(), pixels, shape)))
+
+        self._decoders.submit(decode)
+        return told
+
+    def _known(self, row: np.ndarray, pixels: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
+        return {"probabilities": row, "pixels": pixels, "unlike": ""}
+
+    def _picture(self, source: Source) -> "Image.Image":
+        """Decoded; a large one only while no other large one is."""
+        try:
+            return load_poster(source, min(LARGE, self.limits.pixels))
+        except ImageError as error:
+            if error.status != "too_large" or self.limits.pixels <= LARGE:
+                raise
+        with self._large:
+            return load_poster(source, self.limits.pixels)
+
+    def answer(self, reading: Reading, choice: Choice) -> Answer:
+        """Decide about a reading that has probabilities.
+
+        Raises:
+            InputError: a threshold, shift or top-k that means nothing.
+        """
+        own = self.predictor.thresholds
+        given = choice(reading.probabilities[None], own)[0]
+        base = own if choice.threshold is None else np.full(len(self.labels), float(choice.threshold))
+        applied = shift_thresholds(base, choice.shift)
+        order = np.argsort(-reading.probabilities, kind="stable")
+        return Answer(
+            labels=[self.labels[i] for i in order if given[i]],
+            guess=not (reading.probabilities >= applied).any(),
+            probabilities={label: float(p) for label, p in zip(self.labels, reading.probabilities, strict=True)},
+            thresholds={label: float(t) for label, t in zip(self.labels, applied, strict=True)},
+            unlike=reading.unlike,
+        )
+
+
+def _failed(error: BaseException, name: str) -> dict[str, str]:
+    """What a reading says of a picture that could not be read, by its owner's name for it; raises other errors."""
+    if isinstance(error, ImageError):
+        text = str(error)
+        return {
+            "error": text if text.startswith(name) else f"{name}: {text.split(': ', 1)[-1]}",
+            "status": error.status,
+        }
+    if isinstance(error, MemoryError):
+        return {"error": f"{name}: too large for this machine's memory; scale it down", "status": "too_large"}
+    if isinstance(error, OSError):
+        return {"error": f"{name}: cannot be read ({error.strerror or error})", "status": "unreadable"}
+    raise error
