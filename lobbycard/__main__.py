@@ -6,11 +6,13 @@ from typing import Annotated, Literal
 
 import tyro
 
+from lobbycard.errors import InputError
 from lobbycard.files import check_destination
 from lobbycard.front import front_door
 from lobbycard.poster.config import SAMPLE, Config
 
 Runtime = Literal["auto", "onnx", "torch", "fastai"]
+Precision = Literal["fp32", "fast"]
 Model = Annotated[Path, tyro.conf.arg(help="model folder, or a fastai learner (.pkl)")]
 app = tyro.extras.SubcommandApp()
 
@@ -27,6 +29,7 @@ def predict(
     shift: float = 0.0,
     tta: bool = False,
     runtime: Runtime = "auto",
+    precision: Precision = "fp32",
     trust: bool = False,
 ) -> None:
     """Genres of pictures, folders of pictures, or the posters of a movie table, as CSV.
@@ -41,7 +44,8 @@ def predict(
         threshold: one threshold for all genres, 0 to 1, instead of the model's own
         shift: move all thresholds, in log-odds; above 0 gives fewer genres, below 0 more
         tta: average over three views of each poster, at three times the cost
-        runtime: auto takes ONNX Runtime if it is installed
+        runtime: auto takes what was measured to be fastest
+        precision: fast computes in int8 (ONNX Runtime) or bf16 (PyTorch)
         trust: --model is a fastai learner (.pkl) without its folder, and the code in it may run
     """
     from lobbycard.poster.answers import Choice, find_pictures, write_answers
@@ -51,7 +55,7 @@ def predict(
     if out is not None:
         check_destination(out, map(Path, inputs))
     failed = write_answers(
-        PosterPredictor.load(model, runtime, trust), pictures, out, Choice(top_k, threshold, shift), tta
+        PosterPredictor.load(model, runtime, trust, precision), pictures, out, Choice(top_k, threshold, shift), tta
     )
     if failed:
         print(f"{failed} of {len(pictures)} pictures could not be read: see the error column", file=sys.stderr)
@@ -67,6 +71,7 @@ def evaluate(
     json: Path | None = None,
     tta: bool = False,
     runtime: Runtime = "auto",
+    precision: Precision = "fp32",
     trust: bool = False,
 ) -> None:
     """Measure a model folder on any movie table, beside what no skill scores.
@@ -76,14 +81,15 @@ def evaluate(
         images: folder of its posters, tt<imdbId>.jpg
         json: where to write the numbers
         tta: average over three views of each poster
-        runtime: auto takes ONNX Runtime if it is installed
+        runtime: auto takes what was measured to be fastest
+        precision: fast computes in int8 (ONNX Runtime) or bf16 (PyTorch)
         trust: --model is a fastai learner (.pkl) without its folder, and the code in it may run
     """
     from lobbycard.poster.evaluation import evaluate_model, write_evaluation
     from lobbycard.poster.predictor import PosterPredictor
     from lobbycard.report.words import metrics_table
 
-    predictor = PosterPredictor.load(model, runtime, trust)
+    predictor = PosterPredictor.load(model, runtime, trust, precision)
     if json is not None:
         check_destination(json, [csv, *predictor.folder.all_files])
     found = evaluate_model(predictor, csv, images, tta=tta)
@@ -136,6 +142,48 @@ def sample(out: Path = Path("data/sample"), n: int = SAMPLE["limit"], seed: int 
     from lobbycard.catalog.sample import write_sample
 
     print(write_sample(out, n=n, seed=seed))
+
+
+@app.command
+def space(
+    model: Model,
+    out: Path = Path("space"),
+    precision: Precision = "fp32",
+    examples: tuple[Path, ...] = (),
+    title: str = "",
+    model_only: bool = False,
+    push: str = "",
+    private: bool = False,
+) -> None:
+    """Stage a Hugging Face Space: a folder with page, API, model and nothing else; --push uploads it.
+
+    Args:
+        out: the folder to make; a Space staged there before is renewed, anything else is left alone
+        precision: fast takes the int8 network, a quarter of the size and quicker
+        examples: pictures, or folders of them, that visitors may pick; posters belong to their studios, so by default only a
+            model of the drawn sample gets some
+        title: of the Space; by default the one it has, or "Poster genres"
+        model_only: only put the model and its card into a Space that is staged there already
+        push: upload it as this Space, user/name, wait until it runs, and ask it for one prediction
+        private: make the Space one that only its owners see
+    """
+    from lobbycard.web.hub import push as upload
+    from lobbycard.web.space import Wording, next_steps, stage, stage_model
+
+    words = Wording(
+        title="Poster genres",
+        short_description="A film's genres from its poster, with honest odds",
+        nouns=("poster", "genres"),
+    )
+    if model_only:
+        if examples or title:
+            raise InputError("--model-only leaves examples and title as they are; leave them or --model-only out")
+        stage_model(model, out, precision, words, push)
+    else:
+        stage(model, out, precision, examples, title, words, push)
+    print(next_steps(out, push))
+    if push:
+        print(upload(out, push, private))
 
 
 def main(arguments: list[str] | None = None) -> None:

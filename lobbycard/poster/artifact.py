@@ -18,6 +18,7 @@ FORMAT_VERSION = 1
 TASK = "poster-genres"
 MAX_SIDE = 4096  # pixels; a larger input would be read from a damaged file, and ask for gigabytes
 MANIFEST, WEIGHTS, ONNX, PICKLE = "model.json", "model.safetensors", "model.onnx", "export.pkl"
+INT8 = "model.int8.onnx"
 NEEDED = ("labels", "arch", "input", "thresholds", "calibration", "metrics", "config", "data", "versions", "files")
 
 

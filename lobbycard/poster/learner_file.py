@@ -43,7 +43,7 @@ def load_learner_file(path: Path) -> "Learner":
     return learn
 
 
-def lone_learner(path: Path) -> tuple[ModelFolder, str, "Logits"]:
+def lone_learner(path: Path) -> tuple[ModelFolder, "Logits"]:
     """What `PosterPredictor` needs, read from a learner that has no model folder around it.
 
     Raises:
@@ -76,15 +76,21 @@ def lone_learner(path: Path) -> tuple[ModelFolder, str, "Logits"]:
         },
         "thresholds": dict(zip(map(str, labels), thresholds.tolist(), strict=True)),
     }
-    return ModelFolder(path, about), "fastai", torch_logits(learn.model)
+    return ModelFolder(path, about), torch_logits(learn.model)
 
 
-def torch_logits(network: nn.Module) -> "Logits":
-    """A function from normalised pixels (B, 3, H, W) to logits (B, L), by PyTorch on the CPU in fp32."""
-    network = network.float().eval().to(memory_format=torch.channels_last)
+def torch_logits(network: nn.Module, precision: str = "fp32") -> "Logits":
+    """A function from normalised pixels (B, 3, H, W) fp32 to logits (B, L) fp32, by PyTorch on the CPU.
+
+    Args:
+        precision: `fp32`, or `bf16` for weights and activations of half the size.
+    """
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    network = network.to(kind).eval().to(memory_format=torch.channels_last)
 
     def run(pixels: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return network(torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last)).numpy()
+            batch = torch.from_numpy(pixels).to(kind).contiguous(memory_format=torch.channels_last)
+            return network(batch).float().numpy()
 
     return run

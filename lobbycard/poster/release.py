@@ -19,6 +19,7 @@ from lobbycard.poster import artifact
 from lobbycard.poster.augment import augmentation_sheet
 from lobbycard.poster.checkpoint import STATE, write_history
 from lobbycard.poster.export import AGREEMENT, fold_calibration, write_learner, write_onnx, write_safetensors
+from lobbycard.poster.modes import measure_modes
 from lobbycard.poster.predictor import PosterPredictor
 from lobbycard.report.card import write_card
 from lobbycard.report.findings import Findings
@@ -70,10 +71,13 @@ def release(trainer: "MovieGenreTrainer") -> artifact.ModelFolder:
         write_history(staged / "history.csv", trainer.history)
         write_split(staged / "split.csv", data.frame, data.frame["hash"].to_numpy())
         about["data"]["split"]["sha256"] = sha256(staged / "split.csv")
+        half = _half_made(staged, about)
+        about["agreement"] = _agreement(half, trainer)
+        trainer.say("  comparing fp32, int8, bf16 and averaging over views")
+        about["modes"] = measure_modes(half, _posters(trainer, False), _posters(trainer, True), config.seed)
         findings = _findings(trainer, about)
         write_report(findings, staged / "report.html")
         write_card(findings, staged / "README.md", folder=out.name)
-        about["agreement"] = _agreement(staged, about, trainer)
         artifact.unseal(out)
         for file in sorted(staged.iterdir()):
             file.replace(out / file.name)
@@ -150,6 +154,9 @@ def _findings(trainer: "MovieGenreTrainer", about: dict[str, Any]) -> Findings:
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {trainer.device}, {trainer.precision}",
         command=config.command,
         date=date.today().isoformat(),
+        modes=_mode_rows(about["modes"]),
+        modes_measured=f"on {about['modes']['posters']:,} validation posters, one at a time on this machine's processor "
+        f"({about['modes']['machine']}, {about['modes']['cores']} cores)",
         limits=(*[DRAWN] * data.about["drawn"], *LIMITS, *[EPOCH_CHOSEN] * (config.strategy != "probe")),
         intended_use=(DRAWN,) if data.about["drawn"] else INTENDED_USE,
         item_noun="poster",
@@ -157,10 +164,37 @@ def _findings(trainer: "MovieGenreTrainer", about: dict[str, Any]) -> Findings:
     )
 
 
-def _agreement(staged: Path, about: dict[str, Any], trainer: "MovieGenreTrainer") -> dict[str, float]:
-    """The largest difference in any probability between the runtimes, on real posters, from the written files."""
+def _posters(trainer: "MovieGenreTrainer", valid: bool) -> tuple[list[Path], np.ndarray]:
+    """Paths of one side's posters and their (N, L) truth."""
+    side = trainer.data.frame["is_valid"].to_numpy() == valid
+    return list(trainer.data.side(valid)["path"]), trainer.data.truth[side]
+
+
+def _half_made(staged: Path, about: dict[str, Any]) -> artifact.ModelFolder:
+    """The staged files as a model that the predictor reads, before there is a model.json."""
     files = {name: sha256(staged / name) for name in (artifact.WEIGHTS, artifact.ONNX, artifact.PICKLE)}
-    folder = artifact.ModelFolder(staged, about | {"files": files})
+    return artifact.ModelFolder(staged, about | {"files": files})
+
+
+def _mode_rows(modes: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was measured of each way to answer, for the report's table."""
+    names = {
+        "fp32": "as it is (fp32, ONNX Runtime)",
+        "tta": "averaged over three views (TTA)",
+        "int8": "fast: int8, ONNX Runtime",
+        "bf16": "fast: bf16, PyTorch",
+    }
+    columns = ("mAP", "change", "ci95", "milliseconds", "refused")
+    plain = {"change": None, "ci95": None}
+    return [
+        {"name": name, **{column: row.get(column) for column in columns}, **(plain if key == "fp32" else {})}
+        for key, name in names.items()
+        if (row := modes[key])
+    ]
+
+
+def _agreement(folder: artifact.ModelFolder, trainer: "MovieGenreTrainer") -> dict[str, float]:
+    """The largest difference in any probability between the runtimes, on real posters, from the written files."""
     paths = list(trainer.data.side(True)["path"])[:16]
     reference = PosterPredictor(folder, "onnx").predict_proba(paths)
     found = {}

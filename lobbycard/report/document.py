@@ -19,5 +19,6 @@ def render(template: str, **context) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"number": words.number, "interval": words.interval, "listed": words.listed}
+    environment.filters |= {"signed": words.signed, "signed_interval": words.signed_interval}
     environment.globals |= {"counted": words.counted, "exists": words.exists}
     return environment.get_template(template).render(**context)

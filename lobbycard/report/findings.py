@@ -49,6 +49,8 @@ class Findings:
         input_size: height and width in pixels, or () where the input is no picture.
         versions: package -> version; `seconds`: stage -> seconds.
         command: as typed, or "" if there was none; `date`: ISO 8601.
+        modes: a row a way to compute, the plainest first: `name`, `mAP`, `change` against the first, `ci95` of the change,
+            `milliseconds` an item, or `refused` with the reason; `modes_measured` says on what.
         notes: sentences for the end of the page; `limits`: sentences the measured limits are added to;
             `intended_use`: sentences for the card.
         item_noun, label_noun: singular, as in "poster" and "genre".
@@ -87,6 +89,8 @@ class Findings:
     machine: str = ""
     command: str = ""
     date: str = ""
+    modes: Sequence[Mapping[str, Any]] = ()
+    modes_measured: str = ""
     notes: Sequence[str] = ()
     limits: Sequence[str] = ()
     intended_use: Sequence[str] = ()

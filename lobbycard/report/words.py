@@ -31,6 +31,21 @@ def interval(ci95: tuple[float, float] | None, digits: int = 3) -> str:
     return f"{ci95[0]:.{digits}f} to {ci95[1]:.{digits}f}"
 
 
+def signed(value: float | None, digits: int = 3) -> str:
+    """`+0.003`, `-0.001` with a true minus sign, `0.000`, and a dash for what does not exist."""
+    if not exists(value):
+        return MISSING
+    text = f"{abs(value):.{digits}f}"
+    return text if float(text) == 0 else ("+" if value > 0 else "\N{MINUS SIGN}") + text
+
+
+def signed_interval(ci95: tuple[float, float] | None, digits: int = 3) -> str:
+    """`-0.001 to +0.004`, or nothing if there is no interval."""
+    if ci95 is None or not all(exists(end) for end in ci95):
+        return ""
+    return f"{signed(ci95[0], digits)} to {signed(ci95[1], digits)}"
+
+
 def counted(n: int, noun: str) -> str:
     """`1 poster`, `1,500 posters`."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
