@@ -55,7 +55,8 @@ def test_requirements_are_pyprojects():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     base = re.search(r"^dependencies = \[(.*?)^\]", text, re.S | re.M).group(1)
     train = re.search(r"^train = \[(.*?)^\]", text, re.S | re.M).group(1)
-    expected = set(re.findall(r'"([^"]+)"', base + train))
+    serve = re.search(r"^serve = \[(.*?)^\]", text, re.S | re.M).group(1)
+    expected = set(re.findall(r'"([^"]+)"', base + train + serve))
     assert ranges((ROOT / "requirements.txt").read_text(encoding="utf-8")) == expected
 
 
