@@ -126,6 +126,21 @@ def test_requests_that_gather_share_a_run_and_a_failed_run_is_the_askers_own():
         batcher.submit(picture(1))
 
 
+def test_when_all_that_waited_have_gone_away_the_next_is_still_served():
+    go, sizes = threading.Event(), []
+    batcher = Batcher(lambda p, _: (go.wait(10), sizes.append(len(p)), p.reshape(len(p), -1)[:, :1])[2], 4, 99)
+    ask = lambda: batcher.submit(np.zeros((1, 1, 3), np.uint8))  # noqa: E731
+    first = ask()
+    while not first.running():
+        time.sleep(0.001)
+    gone = [ask() for _ in range(3)]
+    assert all(future.cancel() for future in gone)
+    go.set()
+    first.result(10)
+    assert ask().result(10).tolist() == [0] and sizes == [1, 1]
+    batcher.close()
+
+
 def test_an_answer_names_its_thresholds_and_says_when_it_is_a_guess(service):
     n = len(service.labels)
     own = service.predictor.thresholds

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from threading import Lock
 
 import numpy as np
 
-from lobbycard.catalog.image import ImageError, Source, poster_array
+from lobbycard.catalog.image import ImageError, Source, resize_poster, use_poster
 
 THREADS = 4  # Pillow decodes outside the interpreter's lock; more threads only queue up behind the network
 
@@ -28,11 +29,11 @@ def batches(sources: Iterable[Source], size: tuple[int, int], batch_size: int) -
     `sources` may be endless: no more than three batches of it are held.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        source = iter(sources)
+        source, alone = iter(sources), Lock()
         ahead: list[tuple[list[Source], list]] = []
         while True:
             while len(ahead) < 2 and (chunk := list(islice(source, batch_size))):
-                ahead.append((chunk, [pool.submit(_read, item, size) for item in chunk]))
+                ahead.append((chunk, [pool.submit(_read, item, size, alone) for item in chunk]))
             if not ahead:
                 return
             chunk, futures = ahead.pop(0)
@@ -50,8 +51,8 @@ def normalize(pixels: np.ndarray, mean: Iterable[float], std: Iterable[float]) -
     return np.ascontiguousarray((pixels.astype(np.float32) * scale - shift).transpose(0, 3, 1, 2))
 
 
-def _read(source: Source, size: tuple[int, int]) -> np.ndarray | str:
+def _read(source: Source, size: tuple[int, int], alone: Lock) -> np.ndarray | str:
     try:
-        return poster_array(source, size)
+        return use_poster(source, lambda picture: np.asarray(resize_poster(picture, size)), alone)
     except (ImageError, OSError) as error:
         return str(error) if isinstance(error, ImageError) else f"cannot be read: {error.strerror or error}"

@@ -5,9 +5,11 @@ RGB image, or an `ImageError` that says why not. Needs Pillow and NumPy, nothing
 """
 
 import io
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from threading import Lock
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -17,7 +19,12 @@ from lobbycard.errors import InputError
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")  # an allow-list: Pillow's rarer decoders are attack surface
 MAX_PIXELS = 50_000_000  # checked on the header; decoded as RGB this is 150 MB
 MAX_BYTES = 50_000_000
+# Above 32 MB the C library takes memory from the system and gives it back. Of Pillow's usual blocks of 16 MB it keeps some:
+# a server that was sent four pictures of 49 megapixels at once peaked at 1.4 GB and stayed at 1.0; so it is 0.8 and 0.3.
+BLOCK = 64 * 2**20
+LARGE = 12_000_000  # pixels; larger pictures are decoded one at a time, so that memory stays under a gigabyte
 
+T = TypeVar("T")
 Source = str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image
 
 
@@ -37,14 +44,16 @@ def load_poster(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Args:
         source: a path, the bytes of a file, a file opened for reading in binary mode, or a Pillow image.
-        max_pixels: largest width x height accepted; it is checked on the header, before anything is decoded.
+        max_pixels: largest width x height accepted, half of it for WebP; it is checked on the header, before anything is
+            decoded. Decoding takes 8 bytes a pixel, as WebP 16.
 
     Raises:
         ImageError: the file is no picture of a known format, is cut off or damaged, or is too large.
         FileNotFoundError: `source` is a path and nothing is there.
     """
+    Image.core.set_block_size(BLOCK)
     if isinstance(source, Image.Image):
-        return _decode(source, "picture", max_pixels)
+        return _decode(source, "picture", max_pixels, keep=True)
     name, file = _open(source)
     try:
         try:
@@ -61,6 +70,20 @@ def load_poster(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
     finally:
         if isinstance(source, (str, Path)):
             file.close()
+
+
+def use_poster(source: Source, use: Callable[[Image.Image], T], alone: Lock, max_pixels: int = MAX_PIXELS) -> T:
+    """`use` of a loaded picture; a large one is in memory, from decoding to the end of `use`, only while `alone` is held.
+
+    Raises as `load_poster`.
+    """
+    try:
+        return use(load_poster(source, min(LARGE, max_pixels)))
+    except ImageError as error:
+        if error.status != "too_large" or max_pixels <= LARGE:
+            raise
+    with alone:
+        return use(load_poster(source, max_pixels))
 
 
 def resize_poster(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -108,11 +131,15 @@ def _open(source: Source) -> tuple[str, BinaryIO]:
     return name, file
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+def _decode(image: Image.Image, name: str, max_pixels: int, keep: bool = False) -> Image.Image:
+    """`keep` where the picture is the caller's, and stays as it is."""
     width, height = image.size
-    if width * height > max_pixels:
+    webp = image.format == "WEBP"  # its decoder holds the picture four times over
+    most = max_pixels // 2 if webp else max_pixels
+    if width * height > most:
         raise ImageError(
-            "too_large", f"{name}: {width} x {height} pixels, at most {max_pixels:,} in all; scale it down"
+            "too_large",
+            f"{name}: {width} x {height} pixels, at most {most:,} in all{' as WebP' * webp}; scale it down",
         )
     if width == 0 or height == 0:
         raise ImageError("not_image", f"{name}: {width} x {height} pixels, expected at least one")
@@ -122,9 +149,11 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error ... : all mean damage
         raise ImageError("truncated", f"{name}: cut off or damaged ({error}); fetch or save it again") from error
+    image = image.copy() if keep else image
     with suppress(Exception):  # a broken EXIF block says nothing about the pixels: keep them as they lie
-        image = ImageOps.exif_transpose(image)
-    image = _to_rgb(image.copy() if type(image) is not Image.Image else image)
+        ImageOps.exif_transpose(image, in_place=True)
+    image = _to_rgb(image)
+    image = image.copy() if type(image) is not Image.Image else image  # free of the opened file
     image.info = {}  # nothing of the file's metadata (places, thumbnails, comments) travels on
     return image
 
@@ -133,16 +162,27 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image, dtype=np.float32)
-        top = 65535.0 if image.mode != "F" or values.max(initial=0) > 255 else 255.0
-        grey = np.clip(values * (255.0 / top) + 0.5, 0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
+        top = 65535.0 if image.mode != "F" or image.getextrema()[1] > 255 else 255.0
+        grey = Image.new("L", image.size)
+        for box in _strips(image):
+            values = np.asarray(image.crop(box), dtype=np.float32)
+            grey.paste(Image.fromarray(np.clip(values * (255.0 / top) + 0.5, 0, 255).astype(np.uint8)), box)
+        return grey.convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
-        white.paste(image, mask=image.getchannel("A"))
+        for box in _strips(image):
+            part = image.crop(box).convert("RGBA")
+            white.paste(part, box, mask=part)
         return white
     return image.convert("RGB")
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of a megapixel or so that cover the picture: a large one is never in memory twice."""
+    width, height = image.size
+    rows = max(1, 1_000_000 // width)
+    for top in range(0, height, rows):
+        yield 0, top, width, min(top + rows, height)
 
 
 def _guess(file: BinaryIO) -> str:

@@ -14,6 +14,7 @@ from lobbycard.catalog.batches import batches, normalize
 from lobbycard.catalog.image import ImageError, Source
 from lobbycard.errors import InputError
 from lobbycard.poster.artifact import INT8, MANIFEST, ONNX, PICKLE, WEIGHTS, ModelFolder, open_model
+from lobbycard.poster.familiar import Familiarity
 from lobbycard.poster.machine import cpu_name
 
 Runtime = Literal["auto", "onnx", "torch", "fastai"]
@@ -30,7 +31,8 @@ class PosterPredictor:
     """A trained model, ready to answer.
 
     `labels` are its L genres, `thresholds` their (L,) cut-offs for `decide()`, `size` the input's height and width;
-    `runtime` (`onnx`, `torch`, `fastai`) and `precision` (`fp32`, `bf16`, `int8`) are what it computes with.
+    `runtime` (`onnx`, `torch`, `fastai`) and `precision` (`fp32`, `bf16`, `int8`) are what it computes with; `familiarity`
+    tells pictures that look unlike the posters it was trained on.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class PosterPredictor:
         self.folder = folder
         self.labels, self.thresholds, self.size = folder.labels, folder.thresholds, folder.size
         self.runtime, self.precision = _choose(folder, runtime, precision)
+        self.familiarity = Familiarity.from_dict(folder.about.get("familiarity"))
         self._mean, self._std = folder.about["input"]["mean"], folder.about["input"]["std"]
         self._logits = logits or {"onnx": _onnx, "torch": _torch, "fastai": _fastai}[self.runtime](
             folder, self.precision

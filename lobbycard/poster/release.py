@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lobbycard.catalog.image import load_poster
+from lobbycard.catalog.image import load_poster, resize_poster
 from lobbycard.catalog.split import write_split
 from lobbycard.errors import InputError
 from lobbycard.files import sha256, write_text
@@ -19,6 +19,7 @@ from lobbycard.poster import artifact
 from lobbycard.poster.augment import augmentation_sheet
 from lobbycard.poster.checkpoint import STATE, write_history
 from lobbycard.poster.export import AGREEMENT, fold_calibration, write_learner, write_onnx, write_safetensors
+from lobbycard.poster.familiar import Familiarity
 from lobbycard.poster.modes import measure_modes
 from lobbycard.poster.predictor import PosterPredictor
 from lobbycard.report.card import write_card
@@ -28,6 +29,7 @@ from lobbycard.report.page import write_report
 if TYPE_CHECKING:
     from lobbycard.poster.trainer import MovieGenreTrainer
 
+FAMILIAR = 2000  # posters that say what posters look like; 300 MB while they are looked at
 LIMITS = (
     "It sees the poster alone: not the title as text, the plot, the cast or the year.",
     "The table names at most three genres a movie and leaves some out: a genre it gives that the table lacks is not "
@@ -75,6 +77,7 @@ def release(trainer: "MovieGenreTrainer") -> artifact.ModelFolder:
         about["agreement"] = _agreement(half, trainer)
         trainer.say("  comparing fp32, int8, bf16 and averaging over views")
         about["modes"] = measure_modes(half, _posters(trainer, False), _posters(trainer, True), config.seed)
+        about["familiarity"] = _familiarity(half, _posters(trainer, True)[0])
         findings = _findings(trainer, about)
         write_report(findings, staged / "report.html")
         write_card(findings, staged / "README.md", folder=out.name)
@@ -174,6 +177,17 @@ def _half_made(staged: Path, about: dict[str, Any]) -> artifact.ModelFolder:
     """The staged files as a model that the predictor reads, before there is a model.json."""
     files = {name: sha256(staged / name) for name in (artifact.WEIGHTS, artifact.ONNX, artifact.PICKLE)}
     return artifact.ModelFolder(staged, about | {"files": files})
+
+
+def _familiarity(folder: artifact.ModelFolder, paths: list[Path]) -> dict[str, Any]:
+    """What posters look like that the network was not trained on, for telling a visitor that something else is none."""
+    predictor, shapes, pixels = PosterPredictor(folder, "onnx"), [], []
+    for path in paths[:FAMILIAR]:
+        picture = load_poster(path)
+        shapes.append(picture.size)
+        pixels.append(np.asarray(resize_poster(picture, predictor.size)))
+    probabilities = [predictor.from_pixels(np.stack(pixels[i : i + 16])) for i in range(0, len(pixels), 16)]
+    return Familiarity.fit(np.array(shapes), pixels, np.concatenate(probabilities)).to_dict()
 
 
 def _mode_rows(modes: dict[str, Any]) -> list[dict[str, Any]]:

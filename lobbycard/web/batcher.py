@@ -87,11 +87,12 @@ class Batcher:
     def _next(self) -> list[tuple[np.ndarray, bool, Future]]:
         """What is run next, all with or all without views; empty when there is nothing and never will be."""
         with self._changed:
-            while not self._queue and self._open:
-                self._changed.wait()
             batch: list[tuple[np.ndarray, bool, Future]] = []
-            while self._queue and len(batch) < self._batch and self._queue[0][1] == (batch or self._queue)[0][1]:
-                entry = self._queue.popleft()
-                if entry[2].set_running_or_notify_cancel():  # whoever has gone away costs the network nothing
-                    batch.append(entry)
+            while not batch and (self._queue or self._open):
+                while not self._queue and self._open:
+                    self._changed.wait()
+                while self._queue and len(batch) < self._batch and self._queue[0][1] == (batch or self._queue)[0][1]:
+                    entry = self._queue.popleft()
+                    if entry[2].set_running_or_notify_cancel():  # whoever has gone away costs the network nothing
+                        batch.append(entry)
             return batch

@@ -10,20 +10,16 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from lobbycard.catalog.image import MAX_PIXELS, ImageError, Source, load_poster, resize_poster
+from lobbycard.catalog.image import MAX_PIXELS, ImageError, Source, resize_poster, use_poster
 from lobbycard.poster.answers import Choice
 from lobbycard.poster.predictor import PosterPredictor
 from lobbycard.scoring.decide import shift_thresholds
 from lobbycard.web.batcher import Batcher
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-LARGE = 12_000_000  # pixels; larger pictures are decoded one at a time, so that memory stays under a gigabyte
 
 
 @dataclass(frozen=True)
@@ -32,9 +28,13 @@ class Limits:
 
     `pixels` is width x height, checked on the header before anything is decoded; `waiting` counts items between the door and
     the network, and whoever comes after that is told to come again; `batch` is the most that the network sees at once.
+    A request's body may have `body_bytes`, may take `body_seconds` to come, and may pause for `stall_seconds`.
     """
 
     file_bytes: int = 20_000_000
+    body_bytes: int = 64_000_000
+    body_seconds: float = 120
+    stall_seconds: float = 20
     files: int = 32
     pixels: int = MAX_PIXELS
     waiting: int = 256
@@ -48,7 +48,8 @@ class Reading:
 
     `probabilities` (L,) float32 and `pixels` (H, W, 3) uint8 as the network saw them, or both None and an `error` with its
     `status` (`not_image`, `truncated`, `too_large`, `unreadable`); `unlike` says why the picture looks unlike what the model
-    was trained on, or is empty; `milliseconds` from asking to knowing, waiting included.
+    was trained on, or is empty; `milliseconds` from asking to knowing, waiting included. `shown` is the picture upright and
+    small, for a page to show, where it was asked for.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Reading:
     error: str = ""
     status: str = ""
     milliseconds: float = 0.0
+    shown: Image.Image | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Service:
         self.labels: list[str] = predictor.labels
         self._batcher = Batcher(predictor.from_pixels, self.limits.batch, self.limits.waiting)
         self._decoders = ThreadPoolExecutor(self.limits.decoders, thread_name_prefix="decode")
-        self._large = threading.Lock()
+        self._alone = threading.Lock()
         self._ready = threading.Event()
 
     @property
@@ -105,12 +107,27 @@ class Service:
         self._decoders.shutdown(wait=True)
         self._batcher.close()
 
-    def read(self, sources: Sequence[Source], tta: bool = False, names: Sequence[str] = ()) -> list[Reading]:
+    def read(
+        self, sources: Sequence[Source], tta: bool = False, names: Sequence[str] = (), show: int = 0
+    ) -> list[Reading]:
         """As `submit`, waiting for all of it. Safe from any thread."""
-        return [reading.result() for reading in self.submit(sources, tta, names)]
+        return [reading.result() for reading in self.submit(sources, tta, names, show)]
+
+    def from_pixels(self, pixels: np.ndarray, tta: bool = False) -> np.ndarray:
+        """`PosterPredictor.from_pixels`, (B, H, W, 3) to (B, L), taking its turn among those who wait.
+
+        Raises:
+            Busy: more is waiting than `limits.waiting`.
+        """
+        self._batcher.reserve(len(pixels))
+        try:
+            rows = [self._batcher.submit(picture, tta) for picture in pixels]
+            return np.stack([row.result() for row in rows])
+        finally:
+            self._batcher.release(len(pixels))
 
     def submit(
-        self, sources: Sequence[Source], tta: bool = False, names: Sequence[str] = ()
+        self, sources: Sequence[Source], tta: bool = False, names: Sequence[str] = (), show: int = 0
     ) -> "list[Future[Reading]]":
         """One future a source, in order; a bad picture is a reading with its `error`, never an exception.
 
@@ -118,15 +135,16 @@ class Service:
             sources: paths, bytes, binary files or Pillow images; they are read before the future is done.
             tta: average over three views, at three times the cost.
             names: what to call the sources in errors, one each; by default the paths' last parts.
+            show: also keep each picture, at most this many pixels high and wide, for a page to show.
 
         Raises:
             Busy: more is waiting than `limits.waiting`; nothing of this call was taken.
         """
         names = list(names) or [Path(s).name if isinstance(s, str | Path) else "picture" for s in sources]
         self._batcher.reserve(len(sources))
-        return [self._submit(source, name, tta) for source, name in zip(sources, names, strict=True)]
+        return [self._submit(source, name, tta, show) for source, name in zip(sources, names, strict=True)]
 
-    def _submit(self, source: Source, name: str, tta: bool) -> "Future[Reading]":
+    def _submit(self, source: Source, name: str, tta: bool, show: int) -> "Future[Reading]":
         asked, told = time.perf_counter(), Future()
 
         def tell(found: Callable[[], dict[str, Any]]) -> None:
@@ -143,29 +161,29 @@ class Service:
             try:
                 if told.cancelled():
                     raise CancelledError
-                picture = self._picture(source)
-                pixels, shape = np.asarray(resize_poster(picture, self.predictor.size)), picture.size
+                pixels, shape, shown = use_poster(
+                    source, lambda picture: self._seen(picture, show), self._alone, self.limits.pixels
+                )
                 network = self._batcher.submit(pixels, tta)
             except BaseException as error:
                 tell(partial(_failed, error, name))
                 return
-            network.add_done_callback(lambda done: tell(lambda: self._known(done.result(), pixels, shape)))
+            told.add_done_callback(lambda _: told.cancelled() and network.cancel())
+            network.add_done_callback(
+                lambda done: tell(lambda: {**self._known(done.result(), pixels, shape), "shown": shown})
+            )
 
         self._decoders.submit(decode)
         return told
 
     def _known(self, row: np.ndarray, pixels: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
-        return {"probabilities": row, "pixels": pixels, "unlike": ""}
+        unlike = self.predictor.familiarity.unlike(shape, pixels, row)
+        return {"probabilities": row, "pixels": pixels, "unlike": unlike}
 
-    def _picture(self, source: Source) -> "Image.Image":
-        """Decoded; a large one only while no other large one is."""
-        try:
-            return load_poster(source, min(LARGE, self.limits.pixels))
-        except ImageError as error:
-            if error.status != "too_large" or self.limits.pixels <= LARGE:
-                raise
-        with self._large:
-            return load_poster(source, self.limits.pixels)
+    def _seen(self, picture: Image.Image, show: int) -> tuple[np.ndarray, tuple[int, int], Image.Image | None]:
+        """The pixels for the network, the picture's own width and height, and what a page shows of it."""
+        pixels = np.asarray(resize_poster(picture, self.predictor.size))
+        return pixels, picture.size, _small(picture, show) if show else None
 
     def answer(self, reading: Reading, choice: Choice) -> Answer:
         """Decide about a reading that has probabilities.
@@ -187,12 +205,18 @@ class Service:
         )
 
 
+def _small(picture: Image.Image, side: int) -> Image.Image:
+    """A copy, at most `side` pixels high and wide, in the picture's own proportions."""
+    scale = min(1.0, side / max(picture.size))
+    return picture.resize([max(1, round(scale * length)) for length in picture.size], reducing_gap=2.0)
+
+
 def _failed(error: BaseException, name: str) -> dict[str, str]:
     """What a reading says of a picture that could not be read, by its owner's name for it; raises other errors."""
     if isinstance(error, ImageError):
         text = str(error)
         return {
-            "error": text if text.startswith(name) else f"{name}: {text.split(': ', 1)[-1]}",
+            "error": text if text.startswith(f"{name}: ") else f"{name}: {text.split(': ', 1)[-1]}",
             "status": error.status,
         }
     if isinstance(error, MemoryError):

@@ -1,0 +1,196 @@
+"""Hostile and unlucky files through command line, API and page: an answer or a message each time, and a healthy service after."""
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.hostile import ANSWER, EITHER, REFUSAL, Hostile, hostile_pack, picture, saved
+from tests.serving import ROOT, ask_page, ask_page_about, healthy, multipart, served, wait_until
+
+ADVICE = (
+    "expected one of",
+    "expected a picture",
+    "scale it down",
+    "fetch or save it again",
+    "maximum allowed size",
+    "not a valid file",
+)
+GIGABYTE = 1_000_000  # KB
+
+
+@pytest.fixture(scope="module")
+def pack() -> list[Hostile]:
+    return hostile_pack()
+
+
+@pytest.fixture(scope="module")
+def server(trained):
+    with served(trained.config.out) as process:
+        wait_until(lambda: healthy(process.url))
+        yield process
+
+
+@pytest.fixture(scope="module")
+def outcomes(request, pack, tmp_path_factory):
+    """Door -> one (kind, words, probabilities) a file; written as a table when all three doors are through."""
+    found: dict[str, list[tuple[str, str, dict[str, float]]]] = {}
+    yield found
+    folder = Path(os.environ.get("LOBBYCARD_SHOTS") or tmp_path_factory.mktemp("hostile"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "hostile.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "bytes", *found])
+        for i, one in enumerate(pack):
+            shown = one.name.encode("unicode_escape").decode()
+            writer.writerow(
+                [shown[:60], len(one.data), *(f"{found[door][i][0]}: {found[door][i][1]}"[:160] for door in found)]
+            )
+
+
+def check(pack: list[Hostile], found: list[tuple[str, str, dict[str, float]]]) -> None:
+    for one, (kind, words, _) in zip(pack, found, strict=True):
+        assert one.expected in (kind, EITHER), f"{one.name!r}: {kind}: {words}"
+        if kind == REFUSAL:
+            assert any(advice in words for advice in ADVICE), f"{one.name!r}: what to do about {words!r}?"
+            assert "Traceback" not in words and "root:" not in words
+        else:
+            assert words, f"{one.name!r}: an empty answer"
+
+
+def same_however_it_lies(pack, found) -> None:
+    """The eight EXIF orientations of one picture get one answer; the same pixels turned without EXIF get others."""
+    rows = {
+        one.name: np.array(list(probabilities.values())) for one, (_, _, probabilities) in zip(pack, found, strict=True)
+    }
+    upright = np.stack([rows[f"exif {orientation}.jpg"] for orientation in range(1, 9)])
+    turned = np.stack([row for name, row in rows.items() if name.startswith("turned ")])
+    spread = np.abs(upright - upright[0]).max()
+    assert len(turned) == 7 and spread < 0.2 * np.abs(turned - upright[0]).max(axis=1).min(), spread
+
+
+def in_parallel(pack, ask: Callable) -> list:
+    with ThreadPoolExecutor(4) as pool:  # the hostile ones meet each other, as they would
+        return list(pool.map(ask, pack))
+
+
+def peak(pid: int) -> int | None:
+    """Most memory that a process has had, in KB; None where the system does not tell."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    return max((int(line.split()[1]) for line in text.splitlines() if line.startswith("VmHWM")), default=None)
+
+
+def test_the_pack_is_what_it_says(pack):
+    assert len(pack) >= 40 and len({one.name for one in pack}) == len(pack)
+    assert {one.expected for one in pack} == {ANSWER, REFUSAL, EITHER}
+    assert any(len(one.data) > 30_000_000 for one in pack)
+    assert any(len(one.data) < 100_000 and one.name.startswith("50000x50000") for one in pack)
+
+
+def test_pain_25_26_28_command_line(pack, outcomes, trained, tmp_path):
+    paths = []
+    for i, one in enumerate(pack):  # a file system takes no NUL, and Windows less
+        clean = "".join(c if c.isalnum() or c in " .-" else "_" for c in one.name)[-120:]
+        paths.append(tmp_path / f"{i:02d} {clean}")
+        paths[-1].write_bytes(one.data)
+    out = tmp_path / "preds.csv"
+    popen = subprocess.Popen(
+        [sys.executable, "-m", "lobbycard", "predict", "--model", trained.config.out, *paths, "--out", out],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with ThreadPoolExecutor(1) as pool:
+        ending, most = pool.submit(popen.communicate, timeout=120), 0
+        while not ending.done():
+            most = max(most, peak(popen.pid) or 0)
+            time.sleep(0.02)
+    heard = ending.result()[1].decode(errors="replace")
+    assert popen.returncode == 0 and "Traceback" not in heard, heard
+    assert most < GIGABYTE
+    with out.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    labels = [name for name in rows[0] if name not in ("image", "genres", "error")]
+    found = [
+        (REFUSAL, row["error"], {})
+        if row["error"]
+        else (ANSWER, row["genres"], {name: float(row[name]) for name in labels})
+        for row in rows
+    ]
+    check(pack, found)
+    same_however_it_lies(pack, found)
+    outcomes["command line"] = found
+    print("most memory, command line:", most, "KB")
+
+
+def test_pain_24_25_26_28_api(pack, outcomes, server):
+    def ask(one: Hostile):
+        body, kind = multipart(("files", one.name, one.data))
+        answer = httpx.post(f"{server.url}/api/v1/predict", content=body, headers={"Content-Type": kind}, timeout=60)
+        assert answer.status_code in (200, 413, 415, 422), f"{one.name!r}: {answer.status_code} {answer.text[:200]}"
+        if one.status and answer.status_code != 200:
+            assert answer.status_code == one.status, f"{one.name!r}: {answer.text[:200]}"
+        result = answer.json()["results"][0]
+        if answer.status_code != 200:
+            assert result["error"] == {"status": answer.status_code, "message": answer.json()["detail"]}
+            return REFUSAL, result["error"]["message"], {}
+        return ANSWER, "|".join(genre["name"] for genre in result["genres"]), result["probabilities"]
+
+    found = in_parallel(pack, ask)
+    check(pack, found)
+    same_however_it_lies(pack, found)
+    outcomes["api"] = found
+    print("most memory, api:", peak(server.popen.pid), "KB")
+    for one, here, there in zip(pack, found, outcomes.get("command line", found), strict=True):
+        if ANSWER == here[0] == there[0]:
+            assert here[2] == pytest.approx(there[2], abs=1e-3), one.name
+    assert healthy(server.url) and (peak(server.popen.pid) or 0) < GIGABYTE
+    assert "Traceback" not in "\n".join(server.lines)
+
+
+def test_pain_24_25_26_28_page(pack, outcomes, server):
+    def ask(one: Hostile):
+        kind, found = ask_page(server.url, one.name, one.data)
+        if kind == REFUSAL:
+            return kind, found, {}
+        return kind, "|".join(genre["name"] for genre in found["genres"]), found["probabilities"]
+
+    found = in_parallel(pack, ask)
+    check(pack, found)
+    same_however_it_lies(pack, found)
+    outcomes["page"] = found
+    print("most memory, page:", peak(server.popen.pid), "KB")
+    for one, here, there in zip(pack, found, outcomes.get("api", found), strict=True):
+        if ANSWER == here[0] == there[0]:
+            assert here[2] == pytest.approx(there[2], abs=1e-4), one.name
+    assert healthy(server.url) and (peak(server.popen.pid) or 0) < GIGABYTE
+    assert "Traceback" not in "\n".join(server.lines)
+
+
+def test_pain_29_the_page_opens_and_fetches_nothing_that_a_client_names(server, tmp_path):
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(saved(picture(), "JPEG"))
+    for name in (
+        str(secret),
+        "/etc/passwd",
+        "pyproject.toml",
+        f"{server.url}/api/v1/health",
+        f"file://{secret}",
+        "../../etc/passwd",
+    ):
+        for key in ("path", "url"):
+            kind, found = ask_page_about(
+                server.url, {key: name, "orig_name": "a.jpg", "meta": {"_type": "gradio.FileData"}}
+            )
+            assert kind == REFUSAL, f"{key}={name}: {found}"
+        assert httpx.get(f"{server.url}/gradio_api/file={name}").status_code in (403, 404)
+    assert healthy(server.url)
