@@ -32,8 +32,9 @@ Probabilities = Callable[[np.ndarray], np.ndarray]  # (B, H, W, 3) uint8 -> (B, 
 def heat_maps(from_pixels: Probabilities, pixels: np.ndarray, batch_size: int = BATCH_SIZE) -> np.ndarray:
     """How much hiding each place lowers each label's log-odds, (L, H, W) float32: above 0 it speaks for the label.
 
-    Places are overlapping patches on a grid, filled with the picture's mean colour; a pixel's value is the weighted mean over
-    the patches that hid it or its surroundings. One picture for each place and one as it is go through the network, whatever the number of labels.
+    Places are overlapping patches on a grid, filled with the picture's mean colour; a pixel's value is the weighted mean
+    of the patches over and near it. One picture for each place and one as it is go through the network, whatever the number of
+    labels.
 
     Args:
         from_pixels: `PosterPredictor.from_pixels`, or anything that gives probabilities.
@@ -103,7 +104,7 @@ def overlay(picture: Image.Image, heat: np.ndarray) -> Image.Image:
     tinted = ImageChops.multiply(enlarged(colours), grey)
     drawn = Image.composite(tinted, picture, enlarged(OPACITY * np.clip(3 * amount, 0, 1)))
     if strength(heat) > FAINT:
-        drawn.paste(*_outline(np.abs(share), size, "black", 3))
+        drawn.paste(*_outline(np.abs(share), size, "black", 2))
         drawn.paste(*_outline(np.abs(share), size, "white", 1))
     return drawn
 

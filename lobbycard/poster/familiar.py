@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from lobbycard.errors import InputError
+from lobbycard.poster.explain import log_odds
 
 FALSE_ALARMS = 0.01  # of posters that are called unlike posters by their look
 FOLDS = 5
@@ -22,7 +23,6 @@ SHAPE_TAIL = 0.0025  # share of the posters, at either end, whose shape is not t
 SHAPE_MARGIN = 1.2  # by which a picture may be broader or narrower than those: posters of other countries are
 THUMBNAIL = (48, 72)  # width, height
 TOLD = 3.0  # standard deviations from which a statistic is named as the reason
-EPSILON = 1e-6  # next to 1, probabilities in float32 know nothing finer
 
 # Statistics of the pixels, and what is said of a picture that has too little or too much of one.
 STATISTICS = {
@@ -87,7 +87,7 @@ class Familiarity:
         rank = int(np.ceil((len(looks) + 1) * (1 - FALSE_ALARMS)))
         if rank > len(looks):
             return cls(shape)
-        look = np.column_stack([np.stack(looks), _log_odds(probabilities)])
+        look = np.column_stack([np.stack(looks), log_odds(probabilities)])
         # Each poster is held against the others only: against itself it would look more familiar than a new one does.
         fold = np.arange(len(look)) % FOLDS
         distances = np.concatenate([_distance(look[fold == k], *_gaussian(look[fold != k])) for k in range(FOLDS)])
@@ -113,7 +113,7 @@ class Familiarity:
                 return f"narrower than the {noun}s it was trained on"
         if self.limit is None:
             return ""
-        look = np.append(statistics(pixels), _log_odds(probabilities))
+        look = np.append(statistics(pixels), log_odds(probabilities))
         if _distance(look[None], self.mean, self.scale, self.whiten)[0] <= self.limit:
             return ""
         off = ((look - self.mean) / self.scale)[: len(STATISTICS)]
@@ -210,11 +210,6 @@ def _gaussian(look: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _distance(look: np.ndarray, mean: np.ndarray, scale: np.ndarray, whiten: np.ndarray) -> np.ndarray:
     """Squared Mahalanobis distances (N,) of looks (N, D)."""
     return ((((look - mean) / scale) @ whiten.T) ** 2).sum(axis=1)
-
-
-def _log_odds(probabilities: np.ndarray) -> np.ndarray:
-    p = np.clip(np.asarray(probabilities, np.float64), EPSILON, 1 - EPSILON)
-    return np.log(p) - np.log1p(-p)
 
 
 def _short(value: float) -> float:
