@@ -1,0 +1,588 @@
+"""The page: built without touching anything, answering real clients, keeping and fetching nothing."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from base64 import b64decode
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+import app_gradio
+from app_gradio import GradioPredictor, build_demo, credentials, find_examples, find_model
+from lobbycard.catalog.image import ImageError
+from lobbycard.errors import InputError
+from lobbycard.poster.answers import Choice
+from lobbycard.web.about import about_html
+from lobbycard.web.bars import answer_html
+from lobbycard.web.gallery import Row, csv_text, gallery_html, harmless
+from lobbycard.web.page import Page, Visit, choice_of
+from lobbycard.web.service import Answer, Limits, Reading, Service
+from lobbycard.web.words import Words, listed, percent
+
+gradio_client = pytest.importorskip("gradio_client")
+WORDS = app_gradio.WORDS
+HOSTILE = '"><img src=x onerror=alert(1)>${1+1}{{7*7}}'
+
+
+class Served:
+    """A launched app: its address, and the folder where Gradio puts what it must write."""
+
+    def __init__(self, predictor, examples=()):
+        from lobbycard.web import uploads
+        from lobbycard.web.look import look
+        from lobbycard.web.server import serve
+
+        self.predictor, up = predictor, threading.Event()
+
+        def ready(url):
+            self.url = url.rstrip("/")
+            up.set()
+
+        def run():
+            with uploads.private_folder() as self.folder:
+                self.demo = build_demo(predictor, examples)
+                serve(self.demo, predictor, look=look(), item_noun="poster", label_noun="genre", port=0, ready=ready)
+
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
+        assert up.wait(60)
+
+    def client(self):
+        return gradio_client.Client(self.url, verbose=False, analytics_enabled=False)
+
+    def files(self):
+        return [path for path in self.folder.rglob("*") if path.is_file()]
+
+    def close(self):
+        self.demo.close(verbose=False)
+        self._thread.join(60)
+
+
+@pytest.fixture(scope="module")
+def pictures(drawn):
+    return sorted((drawn / "images").iterdir())
+
+
+@pytest.fixture(scope="module")
+def predictor(trained):
+    return GradioPredictor(trained.config.out, "onnx")
+
+
+@pytest.fixture(scope="module")
+def served(predictor, pictures):
+    served = Served(predictor, pictures[:3])
+    yield served
+    served.close()
+
+
+def gone(served) -> bool:
+    until = time.monotonic() + 10
+    while served.files() and time.monotonic() < until:
+        time.sleep(0.05)
+    return not served.files()
+
+
+# Built, found, started
+
+
+def test_the_page_is_built_without_files_network_or_model(trained, monkeypatch, tmp_path):
+    import socket
+
+    predictor = GradioPredictor(trained.config.out, "onnx")
+    build_demo(predictor)  # what is imported is imported
+    monkeypatch.chdir(tmp_path)
+    opened = []
+    seen = lambda event, args: opened.append((event, args[0])) if watching and event in EVENTS else None  # noqa: E731
+    watching = False
+    sys.addaudithook(seen)
+    monkeypatch.setattr(socket.socket, "connect", lambda *a: pytest.fail("the network was asked"))
+    monkeypatch.setattr(predictor.predictor, "_logits", lambda *a: pytest.fail("the network ran"))
+    watching = True
+    build_demo(predictor)
+    watching = False
+    package = str(Path(sys.modules["gradio"].__file__).parent)
+    mine = [path for _, path in opened if not str(path).startswith((package, sys.prefix, sys.base_prefix))]
+    assert [path for path in mine if "gradio" not in str(path)] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+EVENTS = ("open", "os.listdir", "os.mkdir", "socket.connect")
+
+
+def test_pain_09_and_10_the_installed_gradio_builds_launches_and_answers_without_a_warning(trained, pictures):
+    """Major versions of Gradio renamed modules and moved arguments: one real prediction with warnings as errors."""
+    code = (
+        "import warnings, sys; warnings.simplefilter('error', DeprecationWarning, append=True)\n"
+        "import app_gradio, gradio\n"
+        "from lobbycard.web.look import look\n"
+        "with warnings.catch_warnings(record=True) as said:\n"
+        "    warnings.simplefilter('always')\n"
+        "    demo = app_gradio.build_demo(app_gradio.GradioPredictor(sys.argv[1], 'onnx'))\n"
+        "    demo.launch(prevent_thread_lock=True, quiet=True, server_port=None, **look())\n"
+        "    print([str(w.message) for w in said if 'gradio' in str(w.filename) or 'gradio' in str(w.message).lower()])\n"
+        "from gradio_client import Client, handle_file\n"
+        "print(Client(demo.local_url, verbose=False).predict(handle_file(sys.argv[2]), api_name='/predict')['genres'])\n"
+        "demo.close(verbose=False)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(trained.config.out), str(pictures[0])],
+        cwd=Path(app_gradio.__file__).parent, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    said, genres = run.stdout.strip().splitlines()[-2:]
+    assert said == "[]" and "probability" in genres
+
+
+def test_a_model_is_found_beside_the_app_then_where_training_puts_it_and_its_absence_names_the_command(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("LOBBYCARD_MODEL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="make one with: make train"):
+        find_model(tmp_path / "space")
+    for folder in ("models/sample", "models/poster-genres", "space", "space/model"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "model.json").write_text("{}")
+        found = find_model(tmp_path / "space")
+        assert (tmp_path / found).resolve() == tmp_path / folder
+    monkeypatch.setenv("LOBBYCARD_MODEL", "elsewhere")
+    assert find_model() == Path("elsewhere")
+
+
+def test_without_a_model_the_command_says_how_to_make_one_in_one_line(tmp_path):
+    shutil.copy(app_gradio.__file__, tmp_path)
+    root = Path(app_gradio.__file__).parent
+    run = subprocess.run(
+        [sys.executable, "app_gradio.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env={"PYTHONPATH": str(root), "PATH": ""},
+    )  # fmt: skip
+    assert run.returncode == 2 and "make train" in run.stderr and run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["alice", "alice:", ":secret", ":"])
+def test_malformed_credentials_are_refused_in_words(text):
+    with pytest.raises(InputError, match="expected user:password"):
+        credentials(text)
+
+
+def test_credentials_may_hold_colons_and_may_be_absent():
+    assert credentials("alice:a:b") == ("alice", "a:b")
+    assert credentials("") is None and credentials(None) is None
+
+
+def test_examples_are_spread_over_the_folder_beside_the_model(tmp_path, pictures, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_examples(tmp_path / "model", tmp_path) == []
+    shutil.copytree(pictures[0].parent, tmp_path / "model" / "examples")
+    found = find_examples(tmp_path / "model", tmp_path)
+    assert len(found) == app_gradio.EXAMPLES and found == sorted(found)
+
+
+# From code
+
+
+def test_from_code_it_answers_as_the_predictor_does_and_says_what_it_cannot_read(predictor, pictures, tmp_path):
+    rows = predictor.predict_proba(pictures[:3])
+    answer = predictor.predict(pictures[1])
+    assert list(answer.probabilities.values()) == pytest.approx(rows[1].tolist(), abs=1e-5)
+    assert len(predictor.predict(pictures[1], top_k=1, shift=-5.0).labels) == 1
+    (tmp_path / "page.jpg").write_text("<html>404</html>")
+    with pytest.raises(ImageError, match="page.jpg: not a picture but a web page"):
+        predictor.predict(tmp_path / "page.jpg")
+
+
+# Over the wire
+
+
+def test_a_client_gets_genres_with_every_other_argument_left_out(served, pictures):
+    handle_file = gradio_client.handle_file
+    client = served.client()
+    found = client.predict(handle_file(str(pictures[0])), api_name="/predict")
+    expected = served.predictor.predict(pictures[0])
+    assert [genre["name"] for genre in found["genres"]] == expected.labels
+    assert found["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+    assert (found["runtime"], found["precision"]) == ("onnx", "fp32") and found["milliseconds"] > 0
+    one = client.predict(handle_file(str(pictures[0])), top_k=1, threshold=0.0, api_name="/predict")
+    assert len(one["genres"]) == 1 and one["genres"][0]["threshold"] == 0
+    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/predict"]
+
+
+def test_the_client_s_answer_has_the_shape_of_the_rest_api_s(served, pictures):
+    with pictures[0].open("rb") as file:
+        rest = httpx.post(f"{served.url}/api/v1/predict", files={"files": (pictures[0].name, file)}, timeout=60).json()
+    ours = served.client().predict(gradio_client.handle_file(str(pictures[0])), api_name="/predict")
+    shared = {key: value for key, value in rest["results"][0].items() if key != "error"}
+    assert shared == {key: ours[key] for key in shared}
+    assert {"runtime", "precision", "milliseconds"} <= set(ours) & set(rest)
+
+
+def test_bad_pictures_and_bad_choices_are_told_to_the_client_in_words(served, tmp_path, pictures):
+    client = served.client()
+    (tmp_path / "bad.jpg").write_text("<html>404</html>")
+    with pytest.raises(Exception, match="not a picture but a web page"):
+        client.predict(gradio_client.handle_file(str(tmp_path / "bad.jpg")), api_name="/predict")
+    with pytest.raises(Exception, match="top_k"):
+        client.predict(gradio_client.handle_file(str(pictures[0])), top_k=0, api_name="/predict")
+
+
+def test_uploads_are_gone_once_they_were_read_and_broken_off_ones_a_while_later(
+    served, pictures, tmp_path, monkeypatch
+):
+    from lobbycard.web import uploads
+
+    client = served.client()
+    for path in pictures[:3]:
+        client.predict(gradio_client.handle_file(str(path)), api_name="/predict")
+    assert gone(served)
+    (tmp_path / "bad.jpg").write_text("<html>404</html>")
+    with pytest.raises(Exception, match="not a picture"):
+        client.predict(gradio_client.handle_file(str(tmp_path / "bad.jpg")), api_name="/predict")
+    assert gone(served)
+    # Uploaded, and then no event: the visitor closed the page.
+    monkeypatch.setattr(uploads, "KEEP", 1)
+    answer = httpx.post(f"{served.url}/gradio_api/upload", files={"files": ("a.jpg", pictures[0].read_bytes())})
+    assert answer.status_code == 200 and served.files()
+    assert gone(served)
+
+
+def test_two_visitors_with_the_same_picture_do_not_take_it_from_each_other(served, pictures):
+    bytes_ = pictures[5].read_bytes()
+    uploads = [
+        httpx.post(f"{served.url}/gradio_api/upload", files={"files": ("same.jpg", bytes_)}).json()[0] for _ in range(4)
+    ]
+    assert len(set(uploads)) == 1
+    store = served.demo.upload_file_set
+    assert [store.take(Path(path)) for path in uploads] == [bytes_] * 4
+    with pytest.raises(FileNotFoundError):
+        store.take(Path(uploads[0]))
+    assert not store._counts and not store
+
+
+def test_visitors_at_the_same_time_each_get_their_own_answer(served, pictures):
+    paths = pictures[10:26]
+    expected = [served.predictor.predict(path).probabilities for path in paths]
+
+    def ask(path):
+        return served.client().predict(gradio_client.handle_file(str(path)), api_name="/predict")["probabilities"]
+
+    with ThreadPoolExecutor(8) as visitors:
+        for found, wanted in zip(visitors.map(ask, paths), expected, strict=True):
+            assert found == pytest.approx(wanted, abs=1e-5)
+
+
+def test_pain_24_uploads_have_a_size_limit_by_default(served):
+    big = b"\xff\xd8" + bytes(served.predictor.limits.file_bytes)
+    answer = httpx.post(f"{served.url}/gradio_api/upload", files={"files": ("big.jpg", big)}, timeout=60)
+    assert answer.status_code == 413 and "maximum allowed size" in answer.text
+
+
+def join(wire: httpx.Client, number: int, data: list) -> str:
+    """What the event stream says to an event of a client that does not keep to the rules."""
+    body = {"data": data, "fn_index": number, "session_hash": "test"}
+    answer = wire.post("/gradio_api/queue/join", json=body)
+    if answer.status_code != 200:
+        return answer.text
+    with wire.stream("GET", "/gradio_api/queue/data", params={"session_hash": "test"}) as stream:
+        for line in stream.iter_lines():
+            if "process_completed" in line or "unexpected_error" in line:
+                return line
+    return ""
+
+
+def events(served):
+    return [(fn.id if hasattr(fn, "id") else n, fn) for n, fn in enumerate(served.demo.fns.values())]
+
+
+class Trap:
+    """A server that must never be asked."""
+
+    def __init__(self):
+        from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+        asked = self.asked = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked.append(self.path)
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/poster.jpg"
+
+
+def test_pain_29_no_event_fetches_an_address_or_reads_a_file_that_the_client_names(served, pictures, monkeypatch):
+    from gradio import processing_utils
+
+    fetched, trap = [], Trap()
+
+    async def fetch(url, cache_dir):
+        fetched.append(url)
+        raise RuntimeError("fetched")
+
+    # Gradio refuses private addresses by itself and this machine may have no other: what it would fetch is counted.
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", fetch)
+    secret = pictures[0].resolve()
+    meta = {"meta": {"_type": "gradio.FileData"}}
+    named = (trap.url, "https://huggingface.co/a.jpg", str(secret), f"file://{secret}", "../../etc/passwd")
+    files = [
+        file for p in named for file in ({"path": p, **meta}, {"path": p, "url": p, **meta}, {"path": p}, {"url": p})
+    ]
+    with httpx.Client(base_url=served.url, timeout=30) as wire:
+        for number, fn in events(served):
+            for place in range(len(fn.inputs) if fn.fn else 0):
+                takes_files = fn.inputs[place].get_block_name() in ("image", "file")
+                for file in files if takes_files else files[:1] + files[-1:]:
+                    data = [None] * len(fn.inputs)
+                    data[place] = [file] if fn.inputs[place].get_block_name() == "file" else file
+                    said = join(wire, number, data)
+                    assert "probabilities" not in said and "data:image" not in said, (file, fn.name)
+    assert fetched == [] and trap.asked == [] and secret.exists()
+
+
+def test_a_client_cannot_have_files_of_this_machine_deleted(served, tmp_path):
+    """Uploads are deleted once they were read: only what was uploaded may be."""
+    precious = tmp_path / "precious.jpg"
+    precious.write_bytes(b"not yours")
+    number = next(number for number, fn in events(served) if fn.api_name == "predict")
+    with httpx.Client(base_url=served.url, timeout=30) as wire:
+        said = join(wire, number, [{"path": str(precious)}, None, None, 0.0, False])
+    assert "never was one" in said and precious.exists()
+    with pytest.raises(FileNotFoundError):
+        served.demo.upload_file_set.take(precious)
+    assert precious.exists()
+
+
+def test_the_file_route_serves_nothing_but_what_was_uploaded(served, pictures):
+    for path in (str(pictures[0]), "/etc/passwd", str(Path(app_gradio.__file__)), "app_gradio.py", "../app_gradio.py"):
+        answer = httpx.get(f"{served.url}/gradio_api/file={path}")
+        assert answer.status_code in (403, 404), path
+
+
+def test_pain_23_a_full_queue_says_busy_and_the_next_try_succeeds(trained, pictures, monkeypatch):
+    monkeypatch.setattr(app_gradio, "QUEUE", 1)
+    monkeypatch.setattr(app_gradio, "CONCURRENCY", 1)
+    predictor = GradioPredictor(trained.config.out, "onnx")
+    held, inside = threading.Event(), threading.Event()
+    read = predictor.read
+
+    def slow(*given):
+        inside.set()
+        held.wait(30)
+        return read(*given)
+
+    monkeypatch.setattr(predictor, "read", slow)
+    served = Served(predictor)
+    ask = lambda: served.client().predict(gradio_client.handle_file(str(pictures[0])), api_name="/predict")  # noqa: E731
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ask)
+        assert inside.wait(30)
+        second = pool.submit(ask)
+        until = time.monotonic() + 20
+        while len(served.demo._queue) < 1 and time.monotonic() < until:
+            time.sleep(0.02)
+        with pytest.raises(Exception, match=r"(?i)queue is full|busy"):
+            ask()
+        held.set()
+        assert first.result(30)["genres"] and second.result(30)["genres"]
+    assert ask()["genres"]
+    served.close()
+
+
+def test_pain_23_the_service_s_own_limit_reaches_the_visitor_in_words(trained, pictures):
+    predictor = GradioPredictor(trained.config.out, "onnx", limits=Limits(waiting=1))
+    predictor._batcher.reserve(1)
+    page = Page(predictor, WORDS, (None, None, None))
+    *_, answer = page.read(Visit(), pictures[0], "a.jpg", Choice(), False)
+    assert "busy: 1 pictures are waiting" in answer.lower() and 'role="alert"' in answer
+    predictor.close()
+
+
+# What is shown
+
+
+def page_of(predictor) -> Page:
+    from lobbycard.poster.explain import heat_maps, overlay
+
+    return Page(predictor, WORDS, (heat_maps, overlay, lambda heat: ""))
+
+
+def test_moving_a_slider_decides_anew_without_another_look(predictor, pictures, monkeypatch):
+    page, visit = page_of(predictor), Visit()
+    picture, _, answer = page.read(visit, pictures[0].read_bytes(), "a.jpg", Choice(), False)
+    assert "data:image/webp;base64," in picture and 'class="bars given"' in answer
+    monkeypatch.setattr(predictor._batcher, "submit", lambda *a: pytest.fail("the network was asked again"))
+    n = len(predictor.labels)
+    bold = page.decide(visit, Choice(threshold=0.0))
+    assert given(bold) == predictor.answer(visit.reading, Choice(threshold=0.0)).labels
+    assert len(given(bold)) == n and len(given(page.decide(visit, Choice(top_k=1)))) == 1
+
+
+def given(html: str) -> list[str]:
+    first = re.search(r'<ul class="bars given".*?</ul>', html)[0]
+    return re.findall(r'class="name">([^<]*)<', first)
+
+
+def test_pain_17_each_bar_has_its_own_threshold_and_no_answer_is_empty(predictor):
+    reading = Reading("a", np.full(len(predictor.labels), 1e-4, np.float32))
+    page = page_of(predictor)
+    html = page.decide(Visit(reading), Choice())
+    ticks = [float(t) for t in re.findall(r'class="tick" style="left:([0-9.]+)%', html)]
+    assert sorted(ticks) == pytest.approx(sorted(100 * predictor.predictor.thresholds), abs=0.06)
+    assert len(set(ticks)) > 1 and len(given(html)) == 1
+    assert "Best guess" in html and "No genre reached its threshold" in html
+
+
+def test_looking_again_with_views_gives_what_reading_with_views_gives(predictor, pictures):
+    page, visit = page_of(predictor), Visit()
+    page.read(visit, pictures[0].read_bytes(), "a.jpg", Choice(), False)
+    html = page.look_again(visit, Choice(), True)
+    [viewed] = predictor.read([pictures[0]], tta=True)
+    np.testing.assert_allclose(visit.reading.probabilities, viewed.probabilities, atol=1e-5)
+    assert "three views" in html
+    assert "three views" not in page.look_again(visit, Choice(), False)
+
+
+def test_maps_come_for_every_label_and_never_for_a_picture_that_was_left(predictor, pictures):
+    page, visit = page_of(predictor), Visit()
+    page.read(visit, pictures[0].read_bytes(), "a.jpg", Choice(), False)
+    html = page.maps(visit)
+    assert html.count('class="layer ') == len(predictor.labels)
+    assert all(f"<span>{label}</span>" in html for label in predictor.labels)
+    page.read(visit, pictures[0].read_bytes(), "a.jpg", Choice(), False)
+    real = page._maps
+
+    def meanwhile(*given):
+        page.read(visit, pictures[1].read_bytes(), "b.jpg", Choice(), False)
+        return real(*given)
+
+    page._maps = meanwhile
+    assert page.maps(visit) is None
+    assert visit.reading.name == "b.jpg" and visit.reading.shown is not None
+
+
+class File:
+    def __init__(self, name, content):
+        self.name, self._content = name, content
+
+    def take(self):
+        return self._content
+
+
+def test_many_posters_give_progress_then_a_row_each_and_a_bad_one_is_a_row(predictor, pictures, tmp_path):
+    from lobbycard.poster.answers import write_answers
+
+    paths = pictures[:11]
+    bad = tmp_path / "broken.jpg"
+    bad.write_bytes(paths[0].read_bytes()[:900])
+    files = [File(path.as_posix(), path.read_bytes()) for path in [*paths, bad]]
+    *progress, (_, html) = page_of(predictor).many(files, Choice(), False)
+    assert [int(re.search(r'value="(\d+)"', said)[1]) for said, _ in progress] == [0, 8]
+    link = re.search(r'href="data:text/csv;charset=utf-8;base64,([^"]+)"', html)[1]
+    ours = list(csv.reader(io.StringIO(b64decode(link).decode())))
+    write_answers(predictor.predictor, [*paths, bad], tmp_path / "cli.csv", Choice())
+    theirs = list(csv.reader(io.StringIO((tmp_path / "cli.csv").read_text(encoding="utf-8"))))
+    assert ours[0] == theirs[0] and [row[:2] for row in ours] == [row[:2] for row in theirs]
+    for mine, its in zip(ours[1:-1], theirs[1:-1], strict=True):
+        assert [float(p) for p in mine[3:]] == pytest.approx([float(p) for p in its[3:]], abs=2e-5)
+    assert "cut off or damaged" in ours[-1][2] and set(ours[-1][3:]) == {""}
+    assert "1 of them could not be" in html
+
+
+def test_while_many_are_read_others_are_served_in_between(predictor, pictures):
+    many = page_of(predictor).many([File(p.name, p.read_bytes()) for p in pictures[:40]], Choice(), False)
+    next(many)
+    next(many)
+    assert predictor.predict(pictures[0]).labels  # the visitor with forty holds no place between two chunks
+    assert predictor._batcher._taken == 0
+    *_, (_, html) = many
+    assert html.count('class="frame"') == 40
+
+
+@pytest.mark.parametrize("name", ["=1+1.jpg", "+a.jpg", "-a.jpg", "@SUM(A1).jpg", "\tx.jpg", " =x.jpg"])
+def test_file_names_that_a_spreadsheet_would_compute_are_made_text(name):
+    assert harmless(name) == "'" + name
+    answer = Answer(["-Odd", "Drama"], False, {"-Odd": 0.9, "Drama": 0.8}, {"-Odd": 0.5, "Drama": 0.5})
+    row = list(csv.reader(io.StringIO(csv_text([Row(name, answer)], ["-Odd", "Drama"], WORDS))))[1]
+    assert row == ["'" + name, "-Odd|Drama", "", "0.900000", "0.800000"]
+    assert harmless("a-b.jpg") == "a-b.jpg"
+
+
+def test_labels_names_and_reasons_are_text_wherever_they_stand():
+    words = Words("poster", "posters", "genre", "genres")
+    answer = Answer([HOSTILE], True, {HOSTILE: 0.7, "b": 0.1}, {HOSTILE: 0.8, "b": 0.5}, unlike=HOSTILE)
+    rows = [Row(HOSTILE, answer, "data:,"), Row(HOSTILE, error=HOSTILE)]
+    about = {"per_label": {HOSTILE: {"ap": 0.5, "support": 3}}, "data": {"source": HOSTILE}, "arch": HOSTILE}
+    for html in (answer_html(answer, words, HOSTILE), gallery_html(rows, ["b"], words), about_html(about, words)):
+        assert "<img src=x" not in html and "&lt;img src=x" in html
+
+
+def test_about_shows_measured_figures_beside_no_skill_and_lives_without_them(predictor):
+    about = predictor.predictor.folder.about
+    html = about_html(about, WORDS, ["It cannot sing."], "ONNX Runtime, fp32")
+    low, high = about["metrics"]["mAP"]["ci95"]
+    best = max(row["mAP"]["value"] for row in about["baselines"].values())
+    assert f"{about['metrics']['mAP']['value']:.3f}" in html and f"{low:.3f} to {high:.3f}" in html
+    assert f"): {best:.3f}" in html and "It cannot sing." in html
+    assert all(f'<th scope="row">{label}</th>' in html for label in about["labels"])
+    bare = about_html({"labels": ["a"], "input": {"size": [4, 4]}, "thresholds": {"a": 0.5}}, WORDS)
+    assert "carries no measurements" in bare and "4 x 4 pixels" in bare
+
+
+def test_numbers_and_lists_are_written_for_people():
+    assert [percent(p) for p in (0, 0.004, 0.5, 0.996, 1)] == ["0 %", "<1 %", "50 %", ">99 %", "100 %"]
+    assert [listed(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
+    assert choice_of(10, False, 0.3, 0.5, 10) == Choice(None, None, 0.5)
+    assert choice_of(3, True, 0.3, 0, 10) == Choice(3, 0.3, 0.0)
+
+
+def test_the_look_asks_no_other_server_for_anything():
+    from lobbycard.web.look import look
+
+    parts = look()
+    assert not re.search(r"https?:|@import|url\(|src=|href=", parts["head"])
+    assert parts["theme"]._stylesheets == [] and "url(" not in parts["theme"]._get_theme_css().replace('url("data:', "")
+
+
+def test_pain_22_a_share_link_s_life_is_said_when_it_starts():
+    from lobbycard.web import server
+
+    assert "1 week (best effort" in server.SHARED and "only while this program runs" in server.SHARED
+
+
+def test_pictures_stay_shut_to_gradio_whose_decoders_have_no_limits(served, tmp_path):
+    """A picture of 900 million pixels in 110 kB is refused by its header, in no time."""
+    bomb = Image.new("1", (30_000, 30_000))
+    bomb.save(tmp_path / "bomb.png")
+    began = time.monotonic()
+    with pytest.raises(Exception, match="at most 50,000,000|too large|scale it down"):
+        served.client().predict(gradio_client.handle_file(str(tmp_path / "bomb.png")), api_name="/predict")
+    assert time.monotonic() - began < 5
+
+
+def test_importing_and_building_writes_nothing_beside_the_sources(predictor):
+    build_demo(predictor)
+    root = Path(app_gradio.__file__).parent
+    assert list(root.glob("*.pyi")) + list((root / "lobbycard").rglob("*.pyi")) == []
+
+
+def test_a_service_is_closed_with_its_predictor(trained, pictures):
+    predictor = GradioPredictor(trained.config.out, "onnx")
+    assert isinstance(predictor, Service)
+    predictor.close()
+    with pytest.raises(InputError, match="stopping"):
+        predictor.predict(pictures[0])
