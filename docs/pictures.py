@@ -19,7 +19,7 @@ POSTERS = [
 COLUMNS, GAP, CAPTION = 5, 14, 22
 
 
-PAGE = (1180, 1010)  # pixels of the page that are shown
+PAGE = (1180, 1060)  # pixels of the page that are shown
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def page() -> None:
                 tab = browser.new_page(viewport={"width": PAGE[0], "height": PAGE[1]})
                 tab.goto(address)
                 tab.set_input_files("#drop input[type=file]", poster)
-                tab.wait_for_selector("text=spoke for the genre", timeout=60_000)
+                tab.wait_for_selector("#maps fieldset", timeout=60_000)
                 tab.wait_for_timeout(1000)  # for what still moves
                 shot = Image.open(io.BytesIO(tab.screenshot()))
                 browser.close()

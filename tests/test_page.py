@@ -586,3 +586,28 @@ def test_a_service_is_closed_with_its_predictor(trained, pictures):
     predictor.close()
     with pytest.raises(InputError, match="stopping"):
         predictor.predict(pictures[0])
+
+
+def test_about_says_what_looking_three_times_changes():
+    measured = {"change": 0.0012, "ci95": [-0.0022, 0.0054]}
+    modes = {"posters": 1000, "tta": measured, "int8": {"change": -0.1, "refused": "it loses 0.1"}}
+    html = about_html({"modes": modes}, WORDS)
+    assert "Looking three times" in html and "+0.001 (\u22120.002 to +0.005), measured on 1,000 posters" in html
+    assert "int8" not in html
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_and_the_living_are_left_alone(tmp_path, monkeypatch):
+    import os
+
+    from lobbycard.web.uploads import DEAD, PREFIX, private_folder
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    dead, living, other = tmp_path / f"{PREFIX}dead", tmp_path / f"{PREFIX}living", tmp_path / "another-program"
+    for folder in (dead, living, other):
+        folder.mkdir()
+        (folder / "poster.jpg").write_bytes(b"somebody's")
+    for folder in (dead, other):
+        os.utime(folder, (time.time() - DEAD - 9,) * 2)
+    with private_folder() as mine:
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([living.name, other.name, mine.name])
+    assert not mine.exists() and (living / "poster.jpg").exists()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lobbycard.report.findings import BASELINE_NAMES, METRIC_NAMES
-from lobbycard.report.words import exists, interval, number, value_of
+from lobbycard.report.words import exists, interval, number, signed, signed_interval, value_of
 from lobbycard.web.words import Words, percent, text
 
 MEANING = {
@@ -25,7 +25,7 @@ def about_html(about: Mapping[str, Any], words: Words, limits: Sequence[str] = (
         _by_label(about, words),
         _limits(limits),
         _data(about, words),
-        _machine(about, engine),
+        _machine(about, words, engine),
     ]
     return f'<div class="about">{"".join(filter(None, parts))}</div>'
 
@@ -136,14 +136,29 @@ def _data(about: Mapping[str, Any], words: Words) -> str:
     return _facts("What it learned from", facts)
 
 
-def _machine(about: Mapping[str, Any], engine: str) -> str:
+def _machine(about: Mapping[str, Any], words: Words, engine: str) -> str:
     size = (about.get("input") or {}).get("size")
     facts = [
         ("Network", about.get("arch")),
         ("Sees", f"{size[1]} x {size[0]} pixels" if size else None),
         ("Runs here on", engine),
+        *_modes(about.get("modes") or {}, words),
     ]
     return _facts("What runs", facts)
+
+
+def _modes(modes: Mapping[str, Any], words: Words) -> list[tuple[str, str]]:
+    """What faster or more careful answers change, as it was measured at the export."""
+    facts = []
+    for key, name in (("tta", "Looking three times"), ("int8", "Computing in int8"), ("bf16", "Computing in bf16")):
+        row = modes.get(key) or {}
+        if exists(row.get("change")) and not row.get("refused"):
+            ends = signed_interval(row.get("ci95"))
+            facts.append((name, f"changes mAP by {signed(row['change'])}{f' ({ends})' * bool(ends)}"))
+    if facts and exists(modes.get("posters")):
+        name, said = facts[0]
+        facts[0] = (name, f"{said}, measured on {modes['posters']:,} {words.items}")
+    return facts
 
 
 def _facts(heading: str, facts: Sequence[tuple[str, Any]]) -> str:

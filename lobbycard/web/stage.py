@@ -34,11 +34,14 @@ def maps_html(layers: Sequence[tuple[str, Image.Image, str]], words: Words, shap
     """Pictures to lay over the one in the frame, and the choice between them.
 
     Args:
-        layers: (label, picture with its map drawn in, what the map says or ""), the most probable label first.
+        layers: (label, picture with its map drawn in, what has to be said of it or ""), the most probable label first. The
+            first is shown at once, unless something has to be said of it.
         shape: width and height of the picture in the frame.
     """
     # The first choice shows nothing; CSS pairs the n-th choice with the n-th layer, so no script is needed.
-    choices = [_choice("off", 0, True)] + [_choice(label, n, False) for n, (label, _, _) in enumerate(layers, 1)]
+    shown = 1 if layers and not layers[0][2] else 0
+    names = ["off", *(label for label, _, _ in layers)]
+    choices = [_choice(name, n, n == shown) for n, name in enumerate(names)]
     first, rest = "".join(choices[: FIRST + 1]), "".join(choices[FIRST + 1 :])
     more = f'<details><summary>Other {text(words.labels)}</summary><div class="choices">{rest}</div></details>'
     pictures = "".join(

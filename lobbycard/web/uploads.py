@@ -6,6 +6,7 @@ Importing this imports gradio.
 
 import contextlib
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -21,6 +22,8 @@ from gradio_client import utils as client_utils
 KEEP = 300  # seconds after which an upload that no event came for is deleted
 LINGER = 3  # seconds that a file stays after it was read: the browser shows it from there until the answer has come
 SWEEP = 1  # seconds between two looks for files whose time is over
+PREFIX = "lobbycard-uploads-"
+DEAD = 60  # seconds without a look after which a folder's process must have been killed
 
 
 class Uploads(set):
@@ -130,11 +133,15 @@ def _names_file(value: Any) -> bool:
 def private_folder() -> Iterator[Path]:
     """A folder of this process alone for what Gradio must write; swept while it lasts, removed at the end.
 
-    Uploads that broke off, and those that no event came for, are deleted after `KEEP` seconds.
+    Uploads that broke off, and those that no event came for, are deleted after `KEEP` seconds; folders of processes that were
+    killed, when the next one starts.
     """
     before = os.environ.get("GRADIO_TEMP_DIR")
-    # Where one of a process that was killed was left over, the system's own cleaning of temporary files finds it.
-    with tempfile.TemporaryDirectory(prefix="lobbycard-", dir=before, ignore_cleanup_errors=True) as folder:
+    for left in Path(before or tempfile.gettempdir()).glob(f"{PREFIX}*"):  # by a process that could not clean up
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > DEAD:
+                shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=before, ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         done = threading.Event()
         sweeper = threading.Thread(target=_sweep, args=(Path(folder), done), name="sweeper", daemon=True)
@@ -152,6 +159,7 @@ def private_folder() -> Iterator[Path]:
 
 def _sweep(folder: Path, done: threading.Event) -> None:
     while not done.wait(SWEEP):
+        os.utime(folder)  # a sign of life for the next process that starts
         for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before the folder
             with contextlib.suppress(OSError):  # gone by itself, or a folder that is not empty
                 if time.time() - path.stat().st_mtime > KEEP:
