@@ -42,7 +42,7 @@ def main(quick: bool = False, clients: int = 32, seconds: float | None = None, j
     """
     seconds = seconds or (5 if quick else 60)
     with TemporaryDirectory() as scratch:
-        pictures = posters(64, Path(scratch))
+        pictures = posters(128, Path(scratch))
         with resnet50_folder(SIZE, pictures) as folder:
             latency = measure_latency(folder, pictures, rounds=12 if quick else 60)
             bare = measure_bare(folder, pictures, seconds=1.5 if quick else 10)

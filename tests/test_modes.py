@@ -1,6 +1,7 @@
 """int8, bf16 and averaging over views: what they change is measured, stored, printed, and kept within bounds."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ from sklearn.metrics import average_precision_score
 
 from lobbycard.catalog.batches import batches, normalize
 from lobbycard.errors import InputError
+from lobbycard.poster import modes
 from lobbycard.poster.artifact import INT8, ONNX, ModelFolder, open_model
 from lobbycard.poster.machine import cpu_name
 from lobbycard.poster.modes import ALLOWED, Trial
-from lobbycard.poster.predictor import PosterPredictor
+from lobbycard.poster.predictor import PosterPredictor, onnx_logits
 from lobbycard.poster.quantize import write_int8
 
 
@@ -36,17 +38,18 @@ def edited(folder: ModelFolder, **modes) -> ModelFolder:
 
 
 def test_the_model_says_what_every_mode_costs_and_the_figures_can_be_had_again(folder, validation, trained):
-    modes, (paths, truth) = folder.about["modes"], validation
-    assert modes["posters"] == len(paths) and modes["machine"] == cpu_name()
+    found, (paths, truth) = folder.about["modes"], validation
+    assert found["posters"] == len(paths) and found["machine"] == cpu_name()
     for key, precision, tta in (("fp32", "fp32", False), ("tta", "fp32", True)):
         again = PosterPredictor(folder, "onnx", precision).predict_proba(paths, tta)
-        assert modes[key]["mAP"] == pytest.approx(reference_map(truth, again), abs=2e-5)
-    assert modes["tta"]["change"] == pytest.approx(modes["tta"]["mAP"] - modes["fp32"]["mAP"], abs=2e-5)
-    low, high = modes["tta"]["ci95"]
-    assert low <= modes["tta"]["change"] <= high
-    assert all(modes[key]["milliseconds"] > 0 for key in ("fp32", "torch fp32", "tta", "int8"))
+        assert found[key]["mAP"] == pytest.approx(reference_map(truth, again), abs=2e-5)
+    assert found["tta"]["change"] == pytest.approx(found["tta"]["mAP"] - found["fp32"]["mAP"], abs=2e-5)
+    assert found["tta"]["ci95"][0] < found["tta"]["ci95"][1]
+    assert found["formats_posters"] == len(trained.data.frame) > found["posters"]
+    assert all(found[key]["milliseconds"] > 0 for key in ("fp32", "torch fp32", "tta", "int8"))
     card = (folder.path / "README.md").read_text(encoding="utf-8")
     assert "averaged over three views (TTA)" in card and f"on {len(paths)} validation posters" in card
+    assert f"(int8 and bf16 on {len(trained.data.frame)}, training posters among them" in card
     assert "Faster, or more careful" in (folder.path / "report.html").read_text(encoding="utf-8")
 
 
@@ -73,10 +76,7 @@ def test_a_mode_that_loses_too_much_is_refused_with_its_figure(folder, validatio
     pixels = [normalize(b.pixels, [0, 0, 0], [9, 9, 9]) for b in batches(paths[:8], folder.size, 8)]  # a wrong range
     write_int8(folder.path / ONNX, pixels, tmp_path / INT8)
     trial = Trial(folder, paths, truth, 0)
-    spoilt = PosterPredictor(folder, "onnx")
-    import lobbycard.poster.predictor as predictor
-
-    spoilt._logits = predictor.onnx_logits(str(tmp_path / INT8))
+    spoilt = PosterPredictor(folder, "onnx", logits=onnx_logits(str(tmp_path / INT8)))
     assert trial.of(spoilt)["change"] < -ALLOWED  # so the bound is one that bad quantisation does not meet
     refused = edited(folder, int8={"refused": "in int8 it loses 0.123 of mAP, allowed is 0.005"})
     refused.about["files"] = {k: v for k, v in folder.about["files"].items() if k != INT8}
@@ -114,3 +114,26 @@ def test_the_command_line_answers_in_the_fast_mode(folder, drawn, tmp_path, caps
     main(["predict", picture, "--model", str(folder.path), "--out", str(tmp_path / "plain.csv")])
     assert (tmp_path / "fast.csv").read_text() != (tmp_path / "plain.csv").read_text()
     assert json.loads((folder.path / "model.json").read_text())["modes"]["int8"]["milliseconds"] > 0
+
+
+def test_int8_that_cannot_keep_to_the_bound_is_not_left_behind(folder, validation, tmp_path, monkeypatch):
+    staged = tmp_path / "staged"
+    shutil.copytree(folder.path, staged)
+    monkeypatch.setattr(modes, "ALLOWED", -1.0)  # nothing gains a whole mAP
+    paths, truth = validation
+    copy = ModelFolder(staged, folder.about)
+    found = modes._int8(copy, Trial(copy, paths, truth, 0), paths[:16])
+    assert not (staged / INT8).exists() and found["refused"].startswith("in int8 it loses")
+    monkeypatch.setattr(modes, "ALLOWED", 1.0)
+    assert "refused" not in modes._int8(copy, Trial(copy, paths, truth, 0), paths[:16]) and (staged / INT8).is_file()
+
+
+def test_a_processor_that_answers_otherwise_in_int8_is_found_out(folder):
+    assert PosterPredictor(folder, "onnx", "fast").precision == "int8"
+    check = folder.about["modes"]["int8"]["check"]
+    other = edited(folder, int8={"check": [[abs(p - 0.1) for p in row] for row in check]})
+    with pytest.raises(
+        InputError, match=r"answers otherwise than where it was measured \(by 0.1.*use --precision fp32"
+    ):
+        PosterPredictor(other, "onnx", "fast")
+    assert PosterPredictor(other, "onnx").precision == "fp32"

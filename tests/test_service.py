@@ -154,3 +154,14 @@ def test_an_answer_names_its_thresholds_and_says_when_it_is_a_guess(service):
     assert len(service.answer(sure, Choice(top_k=2)).labels) == 2
     stricter = service.answer(sure, Choice(shift=1.0)).thresholds
     assert all(stricter[label] > t for label, t in zip(service.labels, own, strict=True) if 0 < t < 1)
+
+
+def test_small_pictures_go_past_large_ones(predictor, drawn):
+    service = Service(predictor)
+    large = Image.new("RGB", (4500, 4500), "navy")
+    waiting = service.submit([large] * 3)
+    small = service.submit([next((drawn / "images").iterdir())] * 2)
+    assert all(f.result(30).probabilities is not None for f in small)
+    assert not waiting[-1].done(), "two large pictures held both decoders"
+    assert all(f.result(60).probabilities is not None for f in waiting)
+    service.close()

@@ -94,7 +94,12 @@ class Familiarity:
         return cls(shape, *_gaussian(look), float(np.sort(distances)[rank - 1]))
 
     def unlike(
-        self, shape: tuple[int, int], pixels: np.ndarray, probabilities: np.ndarray, noun: str = "poster"
+        self,
+        shape: tuple[int, int],
+        pixels: np.ndarray,
+        probabilities: np.ndarray,
+        noun: str = "poster",
+        numbers: np.ndarray | None = None,
     ) -> str:
         """Why a picture looks unlike the posters, in some words that go after "this picture is", or an empty string.
 
@@ -102,6 +107,7 @@ class Familiarity:
             shape: width and height of the picture as it came.
             pixels: (H, W, 3) uint8 at the network's input size.
             probabilities: (L,), what the network answers to it.
+            numbers: `statistics(pixels)`, where they are known already; taking them is nearly all of the time.
         """
         if self.shape is not None:
             aspect = shape[0] / shape[1]
@@ -113,7 +119,7 @@ class Familiarity:
                 return f"narrower than the {noun}s it was trained on"
         if self.limit is None:
             return ""
-        look = np.append(statistics(pixels), log_odds(probabilities))
+        look = np.append(statistics(pixels) if numbers is None else numbers, log_odds(probabilities))
         if _distance(look[None], self.mean, self.scale, self.whiten)[0] <= self.limit:
             return ""
         off = ((look - self.mean) / self.scale)[: len(STATISTICS)]

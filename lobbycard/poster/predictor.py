@@ -24,6 +24,8 @@ FAST = {"onnx": "int8", "torch": "bf16"}  # what `fast` means in each runtime
 BATCH_SIZE = 16
 TTA_CROP = 0.9  # share of height and width kept by the cropped view
 
+SAME_INT8 = 0.02  # of any probability; what two processors with the same arithmetic differ by is a tenth of it
+
 Logits = Callable[[np.ndarray], np.ndarray]  # (B, 3, H, W) fp32 normalised -> (B, L) fp32
 
 
@@ -55,6 +57,8 @@ class PosterPredictor:
         self._logits = logits or {"onnx": _onnx, "torch": _torch, "fastai": _fastai}[self.runtime](
             folder, self.precision
         )
+        if self.precision == "int8":
+            self._check_int8()
 
     @classmethod
     def load(
@@ -122,6 +126,37 @@ class PosterPredictor:
         logits = self._logits(normalize(np.concatenate(views), self._mean, self._std))
         probabilities = sigmoid(logits).reshape(len(views), len(pixels), -1)
         return probabilities.mean(axis=0, dtype=np.float32)
+
+    def _check_int8(self) -> None:
+        """Raises InputError where this processor answers otherwise in int8 than the one that the figures were measured on.
+
+        x86 without VNNI adds pairs of products in 16 bits, which may overflow: the answers would be wrong and nobody told.
+        Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "When to use reduce-range".
+        """
+        expected = self.folder.about.get("modes", {}).get("int8", {}).get("check")
+        if expected is None:
+            return
+        found = self.from_pixels(check_pictures(self.size))
+        try:
+            off = float(np.abs(found - np.asarray(expected, float).reshape(found.shape)).max())
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{self.folder.path / MANIFEST}: modes.int8.check: expected {found.shape[0]} rows of {found.shape[1]} numbers; "
+                "it was edited or damaged, copy the model folder again"
+            ) from error
+        if not off <= SAME_INT8:  # nor NaN
+            raise InputError(
+                f"--precision fast: on this processor {INT8} answers otherwise than where it was measured (by {off:.2f} in a "
+                "probability), as those without VNNI may; use --precision fp32"
+            )
+
+
+def check_pictures(size: tuple[int, int]) -> np.ndarray:
+    """Two pictures (2, H, W, 3) uint8 that are the same on every machine, of hard and of soft contrasts."""
+    rows, columns, channels = np.ogrid[: size[0], : size[1], :3]
+    hard = (rows // 8 * 37 + columns // 8 * 101 + channels * 53) % 256
+    soft = (rows * 255 // size[0] + columns * (channels + 1) * 85 // size[1]) % 256
+    return np.stack([hard, soft]).astype(np.uint8)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -77,7 +77,7 @@ def release(trainer: "MovieGenreTrainer") -> artifact.ModelFolder:
         about["agreement"] = _agreement(half, trainer)
         trainer.say("  comparing fp32, int8, bf16 and averaging over views")
         about["modes"] = measure_modes(half, _posters(trainer, False), _posters(trainer, True), config.seed)
-        about["familiarity"] = _familiarity(half, _posters(trainer, True)[0])
+        about["familiarity"] = _familiarity(half, _posters(trainer, True)[0], config.seed)
         findings = _findings(trainer, about)
         write_report(findings, staged / "report.html")
         write_card(findings, staged / "README.md", folder=out.name)
@@ -158,8 +158,7 @@ def _findings(trainer: "MovieGenreTrainer", about: dict[str, Any]) -> Findings:
         command=config.command,
         date=date.today().isoformat(),
         modes=_mode_rows(about["modes"]),
-        modes_measured=f"on {about['modes']['posters']:,} validation posters, one at a time on this machine's processor "
-        f"({about['modes']['machine']}, {about['modes']['cores']} cores)",
+        modes_measured=_modes_measured(about["modes"]),
         limits=(*[DRAWN] * data.about["drawn"], *LIMITS, *[EPOCH_CHOSEN] * (config.strategy != "probe")),
         intended_use=(DRAWN,) if data.about["drawn"] else INTENDED_USE,
         item_noun="poster",
@@ -179,10 +178,10 @@ def _half_made(staged: Path, about: dict[str, Any]) -> artifact.ModelFolder:
     return artifact.ModelFolder(staged, about | {"files": files})
 
 
-def _familiarity(folder: artifact.ModelFolder, paths: list[Path]) -> dict[str, Any]:
+def _familiarity(folder: artifact.ModelFolder, paths: list[Path], seed: int) -> dict[str, Any]:
     """What posters look like that the network was not trained on, for telling a visitor that something else is none."""
     predictor, shapes, pixels = PosterPredictor(folder, "onnx"), [], []
-    for path in paths[:FAMILIAR]:
+    for path in np.random.default_rng(seed).permutation(paths)[:FAMILIAR]:  # tables are sorted by age
         picture = load_poster(path)
         shapes.append(picture.size)
         pixels.append(np.asarray(resize_poster(picture, predictor.size)))
@@ -199,12 +198,22 @@ def _mode_rows(modes: dict[str, Any]) -> list[dict[str, Any]]:
         "bf16": "fast: bf16, PyTorch",
     }
     columns = ("mAP", "change", "ci95", "milliseconds", "refused")
-    plain = {"change": None, "ci95": None}
-    return [
-        {"name": name, **{column: row.get(column) for column in columns}, **(plain if key == "fp32" else {})}
-        for key, name in names.items()
-        if (row := modes[key])
-    ]
+    rows = []
+    for key, name in names.items():
+        row = {"name": name, **{column: modes[key].get(column) for column in columns}}
+        if key == "fp32":
+            row |= {"change": None, "ci95": None}
+        elif key != "tta" and modes["formats_posters"] != modes["posters"]:
+            row["mAP"] = None  # of other posters than the rows above: only the change can be compared
+        rows.append(row)
+    return rows
+
+
+def _modes_measured(modes: dict[str, Any]) -> str:
+    on = f"on {modes['posters']:,} validation posters"
+    if modes["formats_posters"] != modes["posters"]:
+        on += f" (int8 and bf16 on {modes['formats_posters']:,}, training posters among them, since those are few)"
+    return f"{on}, one at a time on this machine's processor ({modes['machine']}, {modes['cores']} cores)"
 
 
 def _agreement(folder: artifact.ModelFolder, trainer: "MovieGenreTrainer") -> dict[str, float]:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lobbycard.catalog.image import MAX_PIXELS, ImageError, Source, resize_poster, use_poster
+from lobbycard.catalog.image import LARGE, MAX_PIXELS, ImageError, Source, load_poster, resize_poster
 from lobbycard.poster.answers import Choice
+from lobbycard.poster.familiar import statistics
 from lobbycard.poster.predictor import PosterPredictor
 from lobbycard.scoring.decide import shift_thresholds
 from lobbycard.web.batcher import Batcher
@@ -28,11 +29,13 @@ class Limits:
 
     `pixels` is width x height, checked on the header before anything is decoded; `waiting` counts items between the door and
     the network, and whoever comes after that is told to come again; `batch` is the most that the network sees at once.
-    A request's body may have `body_bytes`, may take `body_seconds` to come, and may pause for `stall_seconds`.
+    A request's body may have `body_bytes`, may take `body_seconds` to come, and may pause for `stall_seconds`; the bodies
+    of all requests that are here at once, most of them on disk, may have `spool_bytes`.
     """
 
     file_bytes: int = 20_000_000
     body_bytes: int = 64_000_000
+    spool_bytes: int = 512_000_000
     body_seconds: float = 120
     stall_seconds: float = 20
     files: int = 32
@@ -80,7 +83,9 @@ class Answer:
 
 
 class Service:
-    """Answers for many at once. `labels` are the predictor's L labels."""
+    """Answers for many at once. `labels` are the predictor's L labels; `item_noun` is what a picture is called to people."""
+
+    item_noun = "picture"
 
     def __init__(self, predictor: PosterPredictor, limits: Limits | None = None):
         self.predictor = predictor
@@ -88,7 +93,8 @@ class Service:
         self.labels: list[str] = predictor.labels
         self._batcher = Batcher(predictor.from_pixels, self.limits.batch, self.limits.waiting)
         self._decoders = ThreadPoolExecutor(self.limits.decoders, thread_name_prefix="decode")
-        self._alone = threading.Lock()
+        # Large pictures have a thread to themselves: one at a time, and small ones go past them.
+        self._large = ThreadPoolExecutor(1, thread_name_prefix="decode-large")
         self._ready = threading.Event()
 
     @property
@@ -105,6 +111,7 @@ class Service:
     def close(self) -> None:
         """Finish what was accepted, then stop the threads."""
         self._decoders.shutdown(wait=True)
+        self._large.shutdown(wait=True)
         self._batcher.close()
 
     def read(
@@ -157,33 +164,40 @@ class Service:
                 except BaseException as error:
                     told.set_exception(error)
 
-        def decode() -> None:
+        def decode(most_pixels: int) -> None:
             try:
                 if told.cancelled():
                     raise CancelledError
-                pixels, shape, shown = use_poster(
-                    source, lambda picture: self._seen(picture, show), self._alone, self.limits.pixels
-                )
-                network = self._batcher.submit(pixels, tta)
+                try:
+                    seen = self._seen(load_poster(source, most_pixels), show)
+                except ImageError as error:
+                    if error.status != "too_large" or most_pixels == self.limits.pixels:
+                        raise
+                    self._large.submit(decode, self.limits.pixels)
+                    return
+                network = self._batcher.submit(seen["pixels"], tta)
             except BaseException as error:
                 tell(partial(_failed, error, name))
                 return
             told.add_done_callback(lambda _: told.cancelled() and network.cancel())
-            network.add_done_callback(
-                lambda done: tell(lambda: {**self._known(done.result(), pixels, shape), "shown": shown})
-            )
+            network.add_done_callback(lambda done: tell(lambda: self._known(done.result(), **seen)))
 
-        self._decoders.submit(decode)
+        self._decoders.submit(decode, min(LARGE, self.limits.pixels))
         return told
 
-    def _known(self, row: np.ndarray, pixels: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
-        unlike = self.predictor.familiarity.unlike(shape, pixels, row)
-        return {"probabilities": row, "pixels": pixels, "unlike": unlike}
-
-    def _seen(self, picture: Image.Image, show: int) -> tuple[np.ndarray, tuple[int, int], Image.Image | None]:
-        """The pixels for the network, the picture's own width and height, and what a page shows of it."""
+    def _seen(self, picture: Image.Image, show: int) -> dict[str, Any]:
+        """All that is wanted of a picture, which is then given up: for the network, for judging it, and for a page."""
         pixels = np.asarray(resize_poster(picture, self.predictor.size))
-        return pixels, picture.size, _small(picture, show) if show else None
+        return {
+            "pixels": pixels,
+            "shape": picture.size,
+            "numbers": statistics(pixels),
+            "shown": _small(picture, show) if show else None,
+        }
+
+    def _known(self, row: np.ndarray, pixels: np.ndarray, shape: tuple[int, int], numbers: np.ndarray, shown) -> dict:
+        unlike = self.predictor.familiarity.unlike(shape, pixels, row, self.item_noun, numbers)
+        return {"probabilities": row, "pixels": pixels, "unlike": unlike, "shown": shown}
 
     def answer(self, reading: Reading, choice: Choice) -> Answer:
         """Decide about a reading that has probabilities.
