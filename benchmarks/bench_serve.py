@@ -75,7 +75,8 @@ def measure_latency(folder: Path, pictures: list[bytes], rounds: int) -> dict[st
     from lobbycard.catalog.image import poster_array
     from lobbycard.poster.answers import Choice
     from lobbycard.poster.artifact import INT8, ONNX
-    from lobbycard.poster.predictor import PosterPredictor, onnx_logits
+    from lobbycard.poster.predictor import PosterPredictor
+    from lobbycard.poster.runtimes import onnx_logits
     from lobbycard.web.service import Service
 
     learn = load_learner(folder / "export.pkl")
@@ -113,7 +114,7 @@ def measure_latency(folder: Path, pictures: list[bytes], rounds: int) -> dict[st
 def measure_bare(folder: Path, pictures: list[bytes], seconds: float) -> dict[str, float]:
     """Posters a second that the network alone does, pixels ready in memory, at the best batch size of a few."""
     from lobbycard.poster.artifact import INT8
-    from lobbycard.poster.predictor import onnx_logits
+    from lobbycard.poster.runtimes import onnx_logits
 
     logits = onnx_logits(str(folder / INT8))
     rates = {}

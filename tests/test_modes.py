@@ -13,8 +13,9 @@ from lobbycard.poster import modes
 from lobbycard.poster.artifact import INT8, ONNX, ModelFolder, open_model
 from lobbycard.poster.machine import cpu_name
 from lobbycard.poster.modes import ALLOWED, Trial
-from lobbycard.poster.predictor import PosterPredictor, onnx_logits
+from lobbycard.poster.predictor import PosterPredictor
 from lobbycard.poster.quantize import write_int8
+from lobbycard.poster.runtimes import onnx_logits
 
 
 @pytest.fixture(scope="module")

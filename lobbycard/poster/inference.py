@@ -18,7 +18,7 @@ from lobbycard.catalog.batches import batches, normalize
 from lobbycard.catalog.image import ImageError
 from lobbycard.poster.export import write_onnx
 from lobbycard.poster.network import head, head_name
-from lobbycard.poster.predictor import Logits, onnx_logits
+from lobbycard.poster.runtimes import Logits, onnx_logits
 
 
 def network_outputs(

@@ -14,7 +14,7 @@ from lobbycard.poster.artifact import TASK, ModelFolder
 if TYPE_CHECKING:
     from fastai.learner import Learner
 
-    from lobbycard.poster.predictor import Logits
+    from lobbycard.poster.runtimes import Logits
 
 
 def load_learner_file(path: Path) -> "Learner":

@@ -1,0 +1,137 @@
+"""The runtimes that a network can answer in, and which of them is taken: ONNX Runtime, PyTorch, a fastai learner.
+
+With ONNX Runtime this imports neither torch nor scikit-learn.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from lobbycard.errors import InputError
+from lobbycard.poster.artifact import INT8, MANIFEST, ONNX, PICKLE, WEIGHTS, ModelFolder
+from lobbycard.poster.machine import cpu_name
+
+Runtime = Literal["auto", "onnx", "torch", "fastai"]
+Precision = Literal["fp32", "fast"]
+PACKAGES = {"onnx": "onnxruntime", "torch": "torch", "fastai": "fastai"}
+FAST = {"onnx": "int8", "torch": "bf16"}  # what `fast` means in each runtime
+
+Logits = Callable[[np.ndarray], np.ndarray]  # (B, 3, H, W) fp32 normalised -> (B, L) fp32
+
+
+def open_logits(folder: ModelFolder, runtime: str, precision: str) -> Logits:
+    """The folder's network in a runtime that `choose` gave. Raises InputError where a file is gone, changed or unfit."""
+    return {"onnx": _onnx, "torch": _torch, "fastai": _fastai}[runtime](folder, precision)
+
+
+def choose(folder: ModelFolder, runtime: Runtime, precision: Precision) -> tuple[str, str]:
+    """The runtime and the number format to compute with. Raises InputError where they cannot be had."""
+    if runtime not in ("auto", *PACKAGES):
+        raise InputError(f"--runtime: expected auto, {', '.join(PACKAGES)}, got {runtime!r}")
+    if precision not in ("fp32", "fast"):
+        raise InputError(f"--precision: expected fp32 or fast, got {precision!r}")
+    if runtime == "auto":
+        runtime = _quickest(folder, precision)
+    check_installed(runtime)
+    if precision == "fp32":
+        return runtime, "fp32"
+    if runtime not in FAST:
+        raise InputError(f"--precision fast: {runtime} computes in fp32 only; use --runtime onnx or torch")
+    refused = folder.about.get("modes", {}).get(FAST[runtime], {}).get("refused")
+    if runtime == "torch" and refused:
+        raise InputError(f"--precision fast: {refused}; use --precision fp32")
+    if runtime == "onnx" and INT8 not in folder.about["files"]:
+        why = folder.about.get("modes", {}).get("int8", {}).get("refused", "it was made before there were any")
+        raise InputError(
+            f"--precision fast: {folder.path} has no {INT8} ({why}); use fp32, or --runtime torch for bf16"
+        )
+    return runtime, FAST[runtime]
+
+
+def _quickest(folder: ModelFolder, precision: Precision) -> str:
+    """The runtime for `auto`: what was measured to be fastest if that was on this very processor, else ONNX Runtime.
+
+    A tie is ONNX Runtime's: it starts in a fraction of the time and needs a fraction of the memory.
+    """
+    wanted = {"onnx": "fp32", "torch": "torch fp32"} if precision == "fp32" else {"onnx": "int8", "torch": "bf16"}
+    modes = folder.about.get("modes", {})
+    there = [name for name in wanted if find_spec(PACKAGES[name])]
+    if precision == "fast" and INT8 not in folder.about.get("files", {}) and "torch" in there:
+        return "torch"
+    if "onnx" not in there:
+        return "torch"
+    if modes.get("machine") == cpu_name():
+        speed = {name: modes.get(wanted[name], {}).get("milliseconds") for name in there}
+        if all(speed.values()) and "torch" in speed and speed["torch"] < 0.8 * speed["onnx"]:
+            return "torch"
+    return "onnx"
+
+
+def check_installed(runtime: str) -> None:
+    """Raises InputError where the runtime's package is not installed."""
+    if not find_spec(PACKAGES[runtime]):
+        raise InputError(
+            f"--runtime {runtime}: {PACKAGES[runtime]} is not installed here; pip install {PACKAGES[runtime]}"
+        )
+
+
+def onnx_logits(model: str | bytes) -> Logits:
+    """A function from normalised pixels to logits, by ONNX Runtime, from a file's path or its bytes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns about the machine's devices, which is nobody's concern here
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda pixels: session.run(None, {name: pixels})[0]
+
+
+def _onnx(folder: ModelFolder, precision: str) -> Logits:
+    file = folder.file(ONNX if precision == "fp32" else INT8)
+    try:
+        logits = onnx_logits(str(file))
+        _fits(logits, folder)
+    except Exception as error:  # onnxruntime's own classes derive from nothing narrower
+        raise _unfit(file, error) from error
+    return logits
+
+
+def _torch(folder: ModelFolder, precision: str) -> Logits:
+    from lobbycard.poster.learner_file import torch_logits
+    from lobbycard.poster.network import Architecture, build, read_state
+
+    file, network = folder.file(WEIGHTS), folder.about["network"]
+    state = read_state(file)
+    try:
+        built = build(Architecture(network["library"], network["name"], network["args"]), len(folder.labels))
+        built.load_state_dict(state)
+    except InputError:
+        raise
+    except Exception as error:  # the libraries raise what they like at arguments that are not theirs
+        raise _unfit(file, error) from error
+    return torch_logits(built, precision)
+
+
+def _fits(logits: Logits, folder: ModelFolder) -> None:
+    """Raises ValueError if the network does not take the model's input size or does not answer one number a label."""
+    found = logits(np.zeros((1, 3, *folder.size), np.float32)).shape
+    if found != (1, len(folder.labels)):
+        raise ValueError(f"it gives {found[-1]} numbers a picture for {len(folder.labels)} labels")
+
+
+def _unfit(file: Path, error: Exception) -> InputError:
+    why = " ".join(str(error).split())[:200]
+    return InputError(
+        f"{file}: does not go with {MANIFEST} beside it, or cannot be loaded ({type(error).__name__}: {why}); "
+        "copy the model folder again, or train it again"
+    )
+
+
+def _fastai(folder: ModelFolder, precision: str) -> Logits:
+    from lobbycard.poster.learner_file import load_learner_file, torch_logits
+
+    learn = load_learner_file(folder.file(PICKLE))  # its sha256 is checked before anything in it runs
+    return torch_logits(learn.model, precision)
