@@ -6,8 +6,7 @@ python app_gradio.py --help
 """
 
 import os
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,9 +17,9 @@ import numpy as np
 from lobbycard.catalog.image import ImageError, Source, load_poster
 from lobbycard.errors import InputError
 from lobbycard.front import front_door
-from lobbycard.poster.answers import PICTURES, Choice
-from lobbycard.poster.artifact import INT8, MANIFEST, ONNX
+from lobbycard.poster.answers import Choice
 from lobbycard.poster.predictor import PosterPredictor
+from lobbycard.web.opening import Loading, credentials, find_examples, newest_model, only_precision
 from lobbycard.web.service import Answer, Limits, Service
 from lobbycard.web.words import Words
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 WORDS = Words("poster", "posters", "genre", "genres")
 TITLE = "Lobbycard: what kind of film is this?"
-EXAMPLES = 8
 MANY = 200  # posters at once
 QUEUE = 128  # events that wait before the next visitor is told to come again
 # Events at work at once, over all visitors. Measured with 16 clients on 2 busy cores: 9.1 posters a second at 1, 10.0 at 4
@@ -47,6 +45,8 @@ DRAWN = "It was trained on posters drawn by code: a demonstration, of no use on 
 
 class GradioPredictor(Service):
     """A model ready to answer page, API and code alike: a model folder, or a fastai learner (`.pkl`)."""
+
+    item_noun = WORDS.item
 
     def __init__(
         self,
@@ -91,16 +91,15 @@ def build_demo(predictor: GradioPredictor, examples: Sequence[Path] = ()) -> "gr
     """The page. Nothing is loaded and nothing read but the `examples`, where there are any."""
     import gradio as gr
 
-    from lobbycard.poster.explain import FAINT, heat_maps, overlay, strength
+    from lobbycard.poster.explain import heat_maps, overlay, verdict
     from lobbycard.web import stage
-    from lobbycard.web.about import about_html
+    from lobbycard.web.about import about_html, views_words
     from lobbycard.web.bars import problem_html
     from lobbycard.web.page import Page, Visit, choice_of
     from lobbycard.web.uploads import KEEP, Blocks
     from lobbycard.web.words import engine
 
-    says = lambda heat: NOWHERE if strength(heat) < FAINT else ""  # noqa: E731
-    page = Page(predictor, WORDS, (heat_maps, overlay, says))
+    page = Page(predictor, WORDS, (heat_maps, overlay, verdict))
     about, n = predictor.predictor.folder.about, len(predictor.labels)
     html = partial(gr.HTML, apply_default_css=False)
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -109,22 +108,31 @@ def build_demo(predictor: GradioPredictor, examples: Sequence[Path] = ()) -> "gr
     def read(visit: Visit, dropped: Any, tta: bool, *controls):
         """A poster came in. The drop zone is emptied for the next one: its file is gone, and the page shows its own copy."""
         if dropped is None:
-            return [gr.skip()] * 5
+            return [gr.skip()] * 6
         [upload] = demo.uploads(dropped)
-        return visit, None, *page.read(visit, upload.take(), upload.name, chosen(*controls), tta)
+        try:
+            shown = page.read(visit, upload.take(), upload.name, chosen(*controls), tta)
+        except InputError as error:
+            visit.reading, shown = None, ("", "", problem_html(str(error)))
+        return visit, visit.reading is not None, None, *shown
 
     def read_example(visit: Visit, tta: bool, *controls_and_click):
         *controls, click = controls_and_click
-        return visit, *page.read(visit, examples[click], examples[click].name, chosen(*controls), tta)
+        if not isinstance(click, int) or not 0 <= click < len(examples):
+            raise gr.Error(f"expected an example from 0 to {len(examples) - 1}", print_exception=False)
+        shown = page.read(visit, examples[click], examples[click].name, chosen(*controls), tta)
+        return visit, visit.reading is not None, *shown
 
     def picked(event: gr.EventData) -> int:
         return event.index
 
-    def decide(visit: Visit, *controls):
-        return page.decide(visit, chosen(*controls)) if visit.reading else gr.skip()
+    # The page knows whether it shows an answer, also when the visit has been forgotten here. Returning the visit starts its
+    # time anew.
+    def decide(visit: Visit, answered: bool, *controls):
+        return visit, page.decide(visit, chosen(*controls)) if visit.reading or answered else gr.skip()
 
-    def look_again(visit: Visit, tta: bool, *controls):
-        return page.look_again(visit, chosen(*controls), tta) if visit.reading else gr.skip()
+    def look_again(visit: Visit, answered: bool, tta: bool, *controls):
+        return visit, page.look_again(visit, chosen(*controls), tta) if visit.reading or answered else gr.skip()
 
     def maps(visit: Visit):
         html = page.maps(visit)
@@ -138,6 +146,7 @@ def build_demo(predictor: GradioPredictor, examples: Sequence[Path] = ()) -> "gr
             yield None, problem_html(f"{len(uploads)} posters, at most {MANY} at once; send them in parts"), ""
             return
         for progress, gallery in page.many(uploads, chosen(*controls), tta):
+            demo.keep_waiting(dropped)
             yield gr.skip() if gallery is None else None, progress, gr.skip() if gallery is None else gallery
 
     def predict(
@@ -159,6 +168,7 @@ def build_demo(predictor: GradioPredictor, examples: Sequence[Path] = ()) -> "gr
 
     with Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, KEEP)) as demo:
         visit = gr.State(Visit(), time_to_live=REMEMBERED)
+        answered = gr.Checkbox(False, visible=False)
         html(MARQUEE, elem_id="marquee")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("One poster"), gr.Row(elem_id="one"):
@@ -186,7 +196,7 @@ def build_demo(predictor: GradioPredictor, examples: Sequence[Path] = ()) -> "gr
                         tta = gr.Checkbox(
                             False,
                             label="Look three times",
-                            info="As it is, mirrored, and cropped; slower, a little surer.",
+                            info=f"As it is, mirrored, and cropped: {views_words(about.get('modes') or {}, WORDS)}.",
                         )
                     pick = html(
                         stage.examples_html([(path.stem, load_poster(path)) for path in examples], WORDS),
@@ -201,26 +211,27 @@ def build_demo(predictor: GradioPredictor, examples: Sequence[Path] = ()) -> "gr
             with gr.Tab("About this model"):
                 limits = (DRAWN, *LIMITS) if (about.get("data") or {}).get("drawn") else LIMITS
                 html(about_html(about, WORDS, limits, engine(predictor.predictor)), elem_id="about")
-        html(FOOTER, elem_id="footer")
+        html(FOOTER, js_on_load=FOOTER_JS, elem_id="footer")
 
         controls = [top_k, alike, threshold, shift]
         shown = [picture, layers, answer]
         came = drop.input(
-            read, [visit, drop, tta, *controls], [visit, drop, *shown], api_visibility="private",
+            read, [visit, drop, tta, *controls], [visit, answered, drop, *shown], api_visibility="private",
             show_progress="minimal", show_progress_on=answer, trigger_mode="multiple", preprocess=False,
         )  # fmt: skip
         clicked = gr.Number(visible=False, precision=0)
         went = pick.click(picked, None, clicked, trigger_mode="multiple", **quiet).then(
-            read_example, [visit, tta, *controls, clicked], [visit, *shown], trigger_mode="multiple", **quiet
+            read_example, [visit, tta, *controls, clicked], [visit, answered, *shown], trigger_mode="multiple", **quiet
         )
         for event in (came, went):
-            # One at a time over all visitors: each map costs some sixty looks, and answers go first.
+            # One at a time over all visitors: each map costs some forty looks, in small batches that answers come between.
             event.then(maps, visit, layers, concurrency_limit=1, trigger_mode="multiple", **quiet)
         # One listener for all: with one each, the answer to an earlier move might come after that to a later one.
         moved = [control.input for control in (shift, top_k, threshold, alike)]
-        gr.on(moved, decide, [visit, *controls], answer, trigger_mode="always_last", **quiet)
+        gr.on(moved, decide, [visit, answered, *controls], [visit, answer], trigger_mode="always_last", **quiet)
         alike.input(lambda on: gr.Slider(visible=on), alike, threshold, queue=False, **quiet)
-        tta.input(look_again, [visit, tta, *controls], answer, **quiet)
+        tta.input(look_again, [visit, answered, tta, *controls], [visit, answer], **quiet)
+        demo.unload(demo.forget)
         drops.upload(
             read_many,
             [drops, tta, *controls],
@@ -248,9 +259,15 @@ WELCOME = """<section class="answer welcome" aria-label="Answer"><p class="kicke
 <ol><li>Drop a poster, paste one, take its picture, or pick an example.</li>
 <li>Read its genres: each bar shows how sure the model is, and the mark how sure it must be.</li>
 <li>Choose a genre under the poster to see what spoke for it.</li></ol></section>"""
-NOWHERE = "No place in particular: hiding any part of the poster changes little for this genre."
 FOOTER = """<footer><p>Uploads are not kept: a file is deleted seconds after it was read, and a thumbnail stays in memory for the
-controls, for ten minutes at most.</p><p>For programs: <a href="docs">the API</a>.</p></footer>"""
+controls, until the page is closed or ten minutes after it was last used.</p>
+<p>For programs: <a href="docs">the API</a>.</p></footer>"""
+# Gradio knows its address behind a proxy; a relative link would miss it where the page's has no slash at the end.
+FOOTER_JS = """element.querySelector('a').href = `${(window.gradio_config?.root ?? '').replace(/[/]$/, '')}/docs`"""
+NO_MODEL = (
+    "no model here: neither models/poster-genres nor models/sample; make one with: make train "
+    "(or python train_model.py), or name one with --model DIR"
+)
 
 
 @dataclass(frozen=True)
@@ -298,7 +315,7 @@ def main(arguments: list[str] | None = None) -> None:
         predictor = loading.result()
         with private_folder():
             serve(
-                build_demo(predictor, find_examples(model)),
+                build_demo(predictor, find_examples(model, predictor.predictor.folder.about, HERE)),
                 predictor,
                 look=look(),
                 item_noun=WORDS.item,
@@ -311,76 +328,15 @@ def main(arguments: list[str] | None = None) -> None:
             )
 
 
-class Loading:
-    """Something made in a thread, since importing Gradio takes as long; `result` gives it, or raises what went wrong."""
-
-    def __init__(self, make):
-        self._make, self._made, self._error = make, None, None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._made = self._make()
-        except BaseException as error:
-            self._error = error
-
-    def result(self) -> Any:
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._made
-
-
 def find_model(here: Path = HERE) -> Path:
-    """The model folder that the environment names, lies beside this file (a Space), or was trained here.
+    """The model folder that the environment names, lies beside this file (a Space), or was trained here last.
 
     Raises:
         InputError: there is none.
     """
-    if named := os.environ.get("LOBBYCARD_MODEL"):
-        return Path(named)
-    places = [here / "model", here, Path("models/poster-genres"), Path("models/sample")]
-    for folder in places:
-        if (folder / MANIFEST).is_file():
-            return folder
-    raise InputError(
-        "no model here: neither models/poster-genres nor models/sample; make one with: make train "
-        "(or python train_model.py), or name one with --model DIR"
-    )
-
-
-def only_precision(model: Path) -> str:
-    """`fast` for a model folder with the int8 network alone, as in a Space that was staged so; else `fp32`."""
-    return "fast" if (model / INT8).is_file() and not (model / ONNX).is_file() else "fp32"
-
-
-def find_examples(model: Path, here: Path = HERE) -> list[Path]:
-    """A few posters to try: those staged beside the app or in the model folder, else some that were drawn for the sample."""
-    for folder in (here / "examples", model / "examples", Path("data/sample/posters")):
-        if found := sorted(_pictures(folder)):
-            return found[:: max(1, len(found) // EXAMPLES)][:EXAMPLES]
-    return []
-
-
-def _pictures(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.glob("*") if path.suffix.lower() in PICTURES)
-
-
-def credentials(text: str | None) -> tuple[str, str] | None:
-    """User and password of `user:password`, or None for none.
-
-    Raises:
-        InputError: one of them is missing.
-    """
-    if not text:
-        return None
-    user, colon, password = text.partition(":")
-    if not (user and colon and password):
-        raise InputError(
-            "--auth (or LOBBYCARD_AUTH): expected user:password, with something on both sides of the colon"
-        )
-    return user, password
+    if (found := newest_model(here)) is None:
+        raise InputError(NO_MODEL)
+    return found
 
 
 if __name__ == "__main__":

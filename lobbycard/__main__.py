@@ -167,9 +167,21 @@ def space(
         push: upload it as this Space, user/name, wait until it runs, and ask it for one prediction
         private: make the Space one that only its owners see
     """
+    from lobbycard.web.hub import check_name
     from lobbycard.web.hub import push as upload
     from lobbycard.web.space import Wording, next_steps, stage, stage_model
 
+    def drawn(labels):
+        from lobbycard.catalog.sample import draw_poster
+
+        # The sample's own seeds begin with those of its movies, so none of these was trained on
+        shown = [("Western",), ("Documentary",), ("Action", "Sci-Fi"), ("Comedy", "Romance")]
+        for seed, genres in enumerate(shown, start=900_000_001):
+            if set(genres) <= set(labels):
+                yield "-".join(genres).lower(), draw_poster(genres, seed)
+
+    if push:
+        check_name(push)
     words = Wording(
         title="Poster genres",
         short_description="A film's genres from its poster, with honest odds",
@@ -180,7 +192,7 @@ def space(
             raise InputError("--model-only leaves examples and title as they are; leave them or --model-only out")
         stage_model(model, out, precision, words, push)
     else:
-        stage(model, out, precision, examples, title, words, push)
+        stage(model, out, precision, examples, title, words, push, drawn)
     print(next_steps(out, push))
     if push:
         print(upload(out, push, private))

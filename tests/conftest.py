@@ -1,9 +1,33 @@
-"""What several test files share: real or drawn posters, and one small trained model."""
+"""What several test files share: real or drawn posters, and one small trained model.
+
+With LOBBYCARD_NO_SKIPS set, what is skipped because a tool is missing (browser, axe, curl, a package) fails instead.
+"""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
+
+# Skips for what a package manager brings; those for the system (Windows, macOS) and for further Pythons stay skips everywhere.
+MISSING = re.compile(r"could not import|no chromium|no curl", re.IGNORECASE)
+
+
+def _no_skip(report):
+    reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
+    if os.environ.get("LOBBYCARD_NO_SKIPS") and MISSING.search(reason):
+        report.outcome, report.longrepr = "failed", f"{reason}, and LOBBYCARD_NO_SKIPS is set: install it"
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport():
+    return _no_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report():
+    return _no_skip((yield))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,9 +24,10 @@ from app_gradio import GradioPredictor, build_demo, credentials, find_examples, 
 from lobbycard.catalog.image import ImageError
 from lobbycard.errors import InputError
 from lobbycard.poster.answers import Choice
-from lobbycard.web.about import about_html
+from lobbycard.web.about import about_html, views_words
 from lobbycard.web.bars import answer_html
 from lobbycard.web.gallery import Row, csv_text, gallery_html, harmless
+from lobbycard.web.opening import EXAMPLES
 from lobbycard.web.page import Page, Visit, choice_of
 from lobbycard.web.service import Answer, Limits, Reading, Service
 from lobbycard.web.words import Words, listed, percent
@@ -129,6 +132,7 @@ def test_pain_09_and_10_the_installed_gradio_builds_launches_and_answers_without
         "    warnings.simplefilter('always')\n"
         "    demo = app_gradio.build_demo(app_gradio.GradioPredictor(sys.argv[1], 'onnx'))\n"
         "    demo.launch(prevent_thread_lock=True, quiet=True, server_port=None, **look())\n"
+        "    said = [w for w in said if w.category is not ResourceWarning]\n"
         "    print([str(w.message) for w in said if 'gradio' in str(w.filename) or 'gradio' in str(w.message).lower()])\n"
         "from gradio_client import Client, handle_file\n"
         "print(Client(demo.local_url, verbose=False).predict(handle_file(sys.argv[2]), api_name='/predict')['genres'])\n"
@@ -150,11 +154,18 @@ def test_a_model_is_found_beside_the_app_then_where_training_puts_it_and_its_abs
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="make one with: make train"):
         find_model(tmp_path / "space")
-    for folder in ("models/sample", "models/poster-genres", "space", "space/model"):
+    folders = ("models/poster-genres", "models/sample", "models/.half", "space", "space/model")
+    for age, folder in enumerate(folders):
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         (tmp_path / folder / "model.json").write_text("{}")
-        found = find_model(tmp_path / "space")
-        assert (tmp_path / found).resolve() == tmp_path / folder
+        os.utime(tmp_path / folder / "model.json", (age, age))
+    assert find_model(tmp_path / "space") == tmp_path / "space/model"
+    shutil.rmtree(tmp_path / "space/model")
+    assert find_model(tmp_path / "space") == tmp_path / "space"
+    shutil.rmtree(tmp_path / "space")
+    assert find_model(tmp_path / "space") == Path("models/sample")
+    os.utime("models/poster-genres/model.json", (9, 9))
+    assert find_model(tmp_path / "space") == Path("models/poster-genres")
     monkeypatch.setenv("LOBBYCARD_MODEL", "elsewhere")
     assert find_model() == Path("elsewhere")
 
@@ -182,10 +193,24 @@ def test_credentials_may_hold_colons_and_may_be_absent():
 
 def test_examples_are_spread_over_the_folder_beside_the_model(tmp_path, pictures, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert find_examples(tmp_path / "model", tmp_path) == []
+    assert find_examples(tmp_path / "model", {}, tmp_path) == []
     shutil.copytree(pictures[0].parent, tmp_path / "model" / "examples")
-    found = find_examples(tmp_path / "model", tmp_path)
-    assert len(found) == app_gradio.EXAMPLES and found == sorted(found)
+    found = find_examples(tmp_path / "model", {}, tmp_path)
+    assert len(found) == EXAMPLES and found == sorted(found)
+
+
+def test_drawn_examples_are_for_models_of_drawn_posters_and_only_those_held_out(tmp_path, pictures, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(pictures[0].parent, tmp_path / "data" / "sample" / "posters")
+    model, drawn = tmp_path / "model", {"data": {"drawn": True}}
+    model.mkdir()
+    assert find_examples(model, {"data": {"drawn": False}}, tmp_path) == find_examples(model, {}, tmp_path) == []
+    assert len(find_examples(model, drawn, tmp_path)) == EXAMPLES
+    held_out = {path.stem for path in pictures[::40]}
+    rows = [f"{path.stem},{'valid' if path.stem in held_out else 'train'},0,0" for path in pictures]
+    (model / "split.csv").write_text("\n".join(["item_id,side,group,hash", *rows]))
+    found = find_examples(model, drawn, tmp_path)
+    assert found and {path.stem for path in found} == held_out
 
 
 # From code
@@ -286,13 +311,13 @@ def test_pain_24_uploads_have_a_size_limit_by_default(served):
     assert answer.status_code == 413 and "maximum allowed size" in answer.text
 
 
-def join(wire: httpx.Client, number: int, data: list) -> str:
+def join(wire: httpx.Client, number: int, data: list, session: str = "test") -> str:
     """What the event stream says to an event of a client that does not keep to the rules."""
-    body = {"data": data, "fn_index": number, "session_hash": "test"}
+    body = {"data": data, "fn_index": number, "session_hash": session}
     answer = wire.post("/gradio_api/queue/join", json=body)
     if answer.status_code != 200:
         return answer.text
-    with wire.stream("GET", "/gradio_api/queue/data", params={"session_hash": "test"}) as stream:
+    with wire.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as stream:
         for line in stream.iter_lines():
             if "process_completed" in line or "unexpected_error" in line:
                 return line
@@ -475,6 +500,131 @@ def test_maps_come_for_every_label_and_never_for_a_picture_that_was_left(predict
     assert visit.reading.name == "b.jpg" and visit.reading.shown is not None
 
 
+def event_of(served, name):
+    return next((number, fn) for number, fn in events(served) if fn.name == name)
+
+
+def upload(served, path) -> dict:
+    answer = httpx.post(f"{served.url}/gradio_api/upload", files={"files": (path.name, path.read_bytes())})
+    return {"path": answer.json()[0], "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
+
+
+def values_of(served, fn, **by_kind) -> list:
+    """What a page sends for an event: each input's first value, but for the kinds that are named."""
+    return [None if b.stateful else by_kind.get(b.get_block_name(), getattr(b, "value", None)) for b in fn.inputs]
+
+
+def visits(served, session) -> list[Visit]:
+    data = served.demo.state_holder.session_data
+    return list(data[session].state_data.values()) if session in data else []
+
+
+def test_a_visitor_who_closes_the_page_is_forgotten_at_once(served, pictures):
+    """Gradio itself would keep the thumbnail for another hour."""
+    number, read = event_of(served, "read")
+    with httpx.Client(base_url=served.url, timeout=30) as wire:
+        with wire.stream("GET", "/gradio_api/heartbeat/closer") as heart:
+            beats = heart.iter_lines()  # kept, or else the connection is closed
+            assert "ALIVE" in next(beats)
+            said = join(wire, number, values_of(served, read, image=upload(served, pictures[0])), "closer")
+            assert "Now showing" in said or "Best guess" in said
+            assert [visit.reading is not None for visit in visits(served, "closer")] == [True]
+        until = time.monotonic() + 20
+        while "closer" in served.demo.state_holder.session_data and time.monotonic() < until:
+            time.sleep(0.05)
+    assert visits(served, "closer") == [] and "closer" not in served.demo.state_holder.session_data
+
+
+def test_gradio_keeps_nothing_of_what_it_showed(served, pictures):
+    assert served.demo.state_holder.capacity < 1000
+    with httpx.Client(base_url=served.url, timeout=60) as wire:
+        number, read = event_of(served, "read")
+        assert "data:image" in join(wire, number, values_of(served, read, image=upload(served, pictures[0])), "kept")
+        number, maps = event_of(served, "maps")
+        assert "data:image" in join(wire, number, values_of(served, maps), "kept")
+        number, many = event_of(served, "read_many")
+        assert "data:text/csv" in join(
+            wire, number, values_of(served, many, file=[upload(served, pictures[1])]), "kept"
+        )
+    session = served.demo.state_holder.session_data["kept"]
+    assert session.state_data  # it is the session that was used
+    examples = [b._id for b in served.demo.blocks.values() if "examples" in (b.elem_id or "")]
+    kept = repr([value for key, value in session.config_values.items() if key not in examples])
+    assert "data:image" not in kept and "data:text" not in kept and pictures[0].name not in kept
+    assert "data:image" not in repr(
+        [vars(b).get("value") for k, b in session.blocks_config.blocks.items() if k not in examples]
+    )
+
+
+def test_a_forgotten_poster_is_said_when_a_slider_moves_and_a_move_starts_the_time_anew(served, pictures):
+    number, read = event_of(served, "read")
+    moved, decide = event_of(served, "decide")
+    with httpx.Client(base_url=served.url, timeout=30) as wire:
+        quiet = join(wire, moved, values_of(served, decide), "slow")
+        assert "forgotten" not in quiet and "answer" not in quiet
+        join(wire, number, values_of(served, read, image=upload(served, pictures[0])), "slow")
+        session = served.demo.state_holder.session_data["slow"]
+        [(key, (_, began))] = session._state_ttl.items()
+        answered = values_of(served, decide)
+        answered[1] = True  # the page's own knowledge that it shows an answer
+        assert "Now showing" in (said := join(wire, moved, answered, "slow")) or "Best guess" in said
+        assert session._state_ttl[key][1] > began
+        del session.state_data[key]  # as Gradio does when the time is over
+        assert "forgotten after a while" in join(wire, moved, answered, "slow")
+
+
+def test_one_upload_that_is_gone_is_a_row_and_the_rest_are_read(served, pictures):
+    number, many = event_of(served, "read_many")
+    files = [upload(served, path) for path in pictures[50:53]]
+    Path(files[1]["path"]).unlink()
+    never = {**files[0], "path": "/etc/passwd", "orig_name": "never.jpg"}
+    with httpx.Client(base_url=served.url, timeout=60) as wire:
+        said = join(wire, number, values_of(served, many, file=[*files, never]), "lost")
+    [html] = [
+        v for v in json.loads(said.removeprefix("data:"))["output"]["data"] if isinstance(v, str) and "cards" in v
+    ]
+    assert html.count('<li class="bad">') == 2 and "4 posters read, 2 of them could not be" in html
+    assert html.count("the upload is gone, or never was one; choose the picture once more") >= 2
+    assert [re.sub("<.*", "", part) for part in html.split('class="file">')[1:]] == [
+        *(path.name for path in pictures[50:53]), "never.jpg"
+    ]  # fmt: skip
+
+
+def test_an_example_that_there_is_none_of_is_refused(served):
+    number, example = event_of(served, "read_example")
+    with httpx.Client(base_url=served.url, timeout=30) as wire:
+        for click in (-1, 3, 10**9, None, "0"):
+            values = values_of(served, example)
+            values[-1] = click
+            said = join(wire, number, values, "examples")
+            assert "data:image" not in said and '"success":false' in said, click
+
+
+def test_uploads_of_events_that_wait_are_not_swept(trained, pictures, monkeypatch):
+    monkeypatch.setattr(app_gradio, "CONCURRENCY", 1)
+    predictor = GradioPredictor(trained.config.out, "onnx")
+    held, inside, read = threading.Event(), threading.Event(), predictor.read
+    monkeypatch.setattr(predictor, "read", lambda *given: (inside.set(), held.wait(30), read(*given))[2])
+    served = Served(predictor)
+    number, event = event_of(served, "read")
+    files = [upload(served, path) for path in pictures[:4]]
+    ask = lambda wire, n: join(wire, number, values_of(served, event, image=files[n]), f"waits{n}")  # noqa: E731
+    with httpx.Client(base_url=served.url, timeout=60) as wire, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ask, wire, 0)
+        assert inside.wait(30)
+        second = pool.submit(ask, wire, 1)
+        assert until_true(lambda: len(served.demo._queue) == 1)
+        stale = time.time() - 200
+        for file in files:
+            os.utime(file["path"], (stale, stale))
+        served.demo.keep_waiting(files[2])
+        fresh = [Path(file["path"]).stat().st_mtime > stale + 100 for file in files]
+        held.set()
+        assert "data:image" in first.result(30) and "data:image" in second.result(30)
+    assert fresh[1:] == [True, True, False]
+    served.close()
+
+
 class File:
     def __init__(self, name, content):
         self.name, self._content = name, content
@@ -594,11 +744,18 @@ def test_about_says_what_looking_three_times_changes():
     html = about_html({"modes": modes}, WORDS)
     assert "Looking three times" in html and "+0.001 (\u22120.002 to +0.005), measured on 1,000 posters" in html
     assert "int8" not in html
+    said = "slower; it changed mAP by +0.001 (\u22120.002 to +0.005) on 1,000 posters"
+    assert views_words(modes, WORDS) == said and views_words({}, WORDS) == "slower"
+
+
+def test_what_looking_three_times_brings_is_never_promised(predictor):
+    demo = build_demo(predictor)
+    [box] = [b for b in demo.blocks.values() if getattr(b, "label", "") == "Look three times"]
+    change = predictor.predictor.folder.about["modes"]["tta"]["change"]
+    assert f"{abs(change):.3f}" in box.info and "surer" not in box.info
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next_and_the_living_are_left_alone(tmp_path, monkeypatch):
-    import os
-
     from lobbycard.web.uploads import DEAD, PREFIX, private_folder
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
@@ -611,3 +768,65 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_the_living_are_le
     with private_folder() as mine:
         assert sorted(p.name for p in tmp_path.iterdir()) == sorted([living.name, other.name, mine.name])
     assert not mine.exists() and (living / "poster.jpg").exists()
+
+
+def test_a_living_process_s_folder_stays_however_long_it_was_suspended(tmp_path, monkeypatch):
+    pytest.importorskip("fcntl")
+    from lobbycard.web.uploads import DEAD, private_folder
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    code = (
+        "import sys; from lobbycard.web import uploads; uploads.SWEEP = 600\n"
+        "context = uploads.private_folder(); print(context.__enter__(), flush=True); sys.stdin.read()\n"
+        "import os; os._exit(0)"
+    )
+    living = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=Path(app_gradio.__file__).parent,
+    )  # fmt: skip
+    folder = Path(living.stdout.readline().strip())
+    old = (time.time() - DEAD - 9,) * 2
+    os.utime(folder, old)
+    with private_folder():
+        assert folder.is_dir()
+    living.communicate("")
+    assert folder.is_dir()
+    os.utime(folder, old)
+    with private_folder():
+        assert not folder.exists()
+
+
+def test_the_sweeper_outlives_the_removal_of_its_folder(tmp_path, monkeypatch):
+    from lobbycard.web import uploads
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(uploads, "SWEEP", 0.02)
+    with uploads.private_folder() as mine:
+        for _ in range(3):
+            shutil.rmtree(mine, ignore_errors=True)
+            assert until_true(mine.is_dir)
+        (mine / "late.jpg").write_bytes(b"x")
+        os.utime(mine / "late.jpg", (1, 1))
+        assert until_true(lambda: not (mine / "late.jpg").exists())
+
+
+def test_all_uploads_together_take_no_more_than_the_budget_and_the_oldest_go_first(tmp_path, monkeypatch):
+    from lobbycard.web import uploads
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(uploads, "SWEEP", 0.02)
+    monkeypatch.setattr(uploads, "BUDGET", 2500)
+    with uploads.private_folder() as mine:
+        now = time.time()
+        for age in (1, 2, 3, 4):
+            (mine / "new").write_bytes(bytes(1000))
+            os.utime(mine / "new", (now - age, now - age))
+            (mine / "new").rename(mine / f"{age}.jpg")
+        assert until_true(lambda: sorted(p.name for p in mine.iterdir()) == ["1.jpg", "2.jpg"])
+
+
+def until_true(check, seconds=10) -> bool:
+    until = time.monotonic() + seconds
+    while not check() and time.monotonic() < until:
+        time.sleep(0.02)
+    return check()

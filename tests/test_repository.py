@@ -1,6 +1,8 @@
 """The repository's own promises: import rules, ranges listed once, a lock without addresses, documents that are true."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +53,11 @@ def ranges(text: str) -> set[str]:
     return {re.sub(r"\s", "", line) for line in text.splitlines() if line.strip() and not line.startswith("#")}
 
 
+def canonical(requirement: str) -> str:
+    """A requirement's name as package indexes compare it, without extras and versions."""
+    return re.sub("[-_.]+", "-", re.split(r"[\[<>=!~; ]", requirement)[0]).lower()
+
+
 def test_requirements_are_pyprojects():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     base = re.search(r"^dependencies = \[(.*?)^\]", text, re.S | re.M).group(1)
@@ -63,8 +70,8 @@ def test_requirements_are_pyprojects():
 def test_the_lock_has_versions_for_every_requirement_and_no_address():
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     assert "://" not in lock and "--" not in lock
-    pinned = {line.split("==")[0].lower() for line in lock.splitlines() if "==" in line}
-    wanted = {re.split("[<>=!]", r)[0].lower() for r in ranges((ROOT / "requirements.txt").read_text(encoding="utf-8"))}
+    pinned = {canonical(line.split("==")[0]) for line in lock.splitlines() if "==" in line}
+    wanted = {canonical(r) for r in ranges((ROOT / "requirements.txt").read_text(encoding="utf-8"))}
     assert wanted <= pinned and "torch==2.13" not in lock
 
 
@@ -80,10 +87,10 @@ def test_flags_named_in_the_readme_exist():
     from lobbycard.poster.config import Config, flag
 
     known = {flag(name) for name in Config.__dataclass_fields__} | {"--no-download", "--help"}
-    for command in ("predict", "evaluate", "download", "sample"):
-        run = subprocess.run(
-            [sys.executable, "-m", "lobbycard", command, "--help"], cwd=ROOT, capture_output=True, text=True
-        )
+    commands = [["-m", "lobbycard", name] for name in ("predict", "evaluate", "download", "sample", "space")]
+    for command in (*commands, ["app_gradio.py"]):
+        run = subprocess.run([sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
         known |= set(re.findall(r"--[a-z][a-z-]+", run.stdout))
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = (
@@ -107,3 +114,25 @@ def test_a_fresh_clone_has_the_folders_and_nothing_of_them_but_their_pages():
 )
 def test_the_documents_are_there(name):
     assert len((ROOT / name).read_text(encoding="utf-8")) > 200
+
+
+def test_where_skips_are_not_allowed_a_missing_tool_fails_and_an_honest_skip_stays(tmp_path):
+    bodies = {
+        "browser": 'pytest.skip("no chromium here", allow_module_level=True)',
+        "package": 'pytest.importorskip("no_such_package_at_all")',
+        "curl": '@pytest.mark.skipif(True, reason="no curl here")\ndef test(): ...',
+        "python": 'def test(): pytest.skip("no Python 3.10 on this machine")',
+        "system": 'def test(): pytest.skip("Windows has no such files")',
+        "expected": "@pytest.mark.xfail\ndef test(): assert False",
+    }
+    shutil.copy(ROOT / "tests/conftest.py", tmp_path)
+    for name, body in bodies.items():
+        (tmp_path / f"test_{name}.py").write_text(f"import pytest\n{body}\n", encoding="utf-8")
+    failed = {}
+    for flag in ("", "1"):
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-rfE", "--continue-on-collection-errors", "--rootdir", tmp_path, tmp_path],
+            cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "LOBBYCARD_NO_SKIPS": flag},
+        )  # fmt: skip
+        failed[flag] = set(re.findall(r"^(?:FAILED|ERROR) test_(\w+)\.py", run.stdout, re.M)), run.returncode
+    assert failed == {"": (set(), 0), "1": ({"browser", "package", "curl"}, 1)}

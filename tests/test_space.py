@@ -17,14 +17,16 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from lobbycard.__main__ import main
 from lobbycard.errors import InputError
 from lobbycard.poster.artifact import INT8, open_model
 from lobbycard.poster.predictor import PosterPredictor
 from lobbycard.web import hub as hub_module
 from lobbycard.web.closure import own_modules, pinned, serving_requirements
 from lobbycard.web.hub import push
-from lobbycard.web.space import MARKER, Wording, read_marker, sizes, stage, stage_model
+from lobbycard.web.space import Wording, stage, stage_model
 from lobbycard.web.space_card import check_card, split_card
+from lobbycard.web.space_folder import MARKER, read_marker, sizes
 from tests.fake_hub import Hub, Repo, fake_hub
 
 ROOT = Path(__file__).parent.parent
@@ -115,8 +117,7 @@ def test_examples_are_saved_anew_and_none_are_taken_from_others_by_default(model
     assert sorted(p.name for p in (staged / "examples").iterdir()) == ["Amélie-2001.jpg", picture.name]
     with Image.open(staged / "examples" / "Amélie-2001.jpg") as saved:
         assert saved.size == (600, 900) and not dict(saved.getexif())
-    bare = stage(model, tmp_path / "bare")
-    assert (bare / "examples").exists() == bool(open_model(model).about["data"]["drawn"])
+    assert not (stage(model, tmp_path / "bare") / "examples").exists()
     with pytest.raises(InputError, match="at most 8 pictures, got 9; name those you want"):
         stage(model, tmp_path / "many", examples=[picture] * 9)
 
@@ -126,7 +127,8 @@ def test_a_model_of_drawn_posters_gets_drawn_examples(model, tmp_path):
     about = json.loads((copy / "model.json").read_text(encoding="utf-8"))
     about["data"]["drawn"] = True
     (copy / "model.json").write_text(json.dumps(about), encoding="utf-8")
-    staged = stage(copy, tmp_path / "s")
+    main(["space", "--model", str(copy), "--out", str(tmp_path / "s")])
+    staged = tmp_path / "s"
     names = sorted(p.stem for p in (staged / "examples").iterdir())
     assert names and set("-".join(names).replace("sci-fi", "scifi").split("-")) <= {
         label.lower().replace("-", "") for label in open_model(copy).labels
@@ -321,6 +323,151 @@ def test_pain_13_the_model_alone_can_be_updated(space, model, tmp_path):
     (space / MARKER).write_text(json.dumps(marker | {"model_format": 0}), encoding="utf-8")
     with pytest.raises(InputError, match="its app reads models of format 0, .* leave out --model-only"):
         stage_model(other, space)
+
+
+# A Space that comes from elsewhere, and what else may be given
+
+
+def remark(space: Path, **changes) -> None:
+    """Change what the marker says."""
+    marker = json.loads((space / MARKER).read_text(encoding="utf-8"))
+    (space / MARKER).write_text(json.dumps(marker | changes), encoding="utf-8")
+
+
+def either(model: Path, out: Path, told: str) -> None:
+    """Both ways to renew a Space refuse, in one sentence."""
+    for renew in (stage, stage_model):
+        with pytest.raises(InputError, match=told):
+            renew(model, out)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../victim.txt", "a/../../victim.txt", "/etc/hostname", "C:/x", "..\\x", "", ".", "a//b"]
+)
+def test_a_name_in_the_marker_never_leads_out_of_the_space(space, model, tmp_path, name):
+    victim = tmp_path.parent / "victim.txt"
+    victim.write_text("mine")
+    marked = read_marker(space)["files"]
+    remark(space, files=marked | {name: "0"})
+    either(model, space, "expected names of files in this folder, found .* stage into a new folder")
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("link", ["examples", "examples/x.jpg", "README.md"])
+def test_a_link_in_the_place_of_a_staged_file_or_folder_is_not_followed(space, model, tmp_path, link):
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "x.jpg").write_text("secret")
+    if link == "examples":
+        shutil.rmtree(space / "examples")
+    (space / link).unlink(missing_ok=True)
+    (space / link).symlink_to(secret if link == "examples" else secret / "x.jpg")
+    remark(space, files=read_marker(space)["files"] | {"examples/x.jpg": "0"})
+    either(model, space, f"{link}: a link, where a staged Space has a file or folder of its own; remove it")
+    assert not [path for path in space.rglob("*") if path.is_file() and not path.is_symlink()
+                and path.read_bytes() == b"secret"]  # fmt: skip
+
+
+def test_a_file_that_was_not_staged_never_takes_the_place_of_one_that_is(space, model):
+    marked = read_marker(space)["files"]
+    (space / "app_gradio.py").write_text("print('mine')")
+    remark(space, files={name: digest for name, digest in marked.items() if name != "app_gradio.py"})
+    with pytest.raises(InputError, match=r"app_gradio\.py: was not staged before, and now something of this name is"):
+        stage(model, space)
+    assert (space / "app_gradio.py").read_text() == "print('mine')"
+
+
+def test_a_marker_without_its_contents_and_a_card_that_is_gone_are_sentences(space, model):
+    (space / "README.md").unlink()
+    with pytest.raises(InputError, match=r"README\.md: expected the front matter .* leave out --model-only"):
+        stage_model(model, space)
+    (space / MARKER).write_text('{"space_version": 1, "files": {}}')
+    either(model, space, "expected an object 'files' and a number 'model_format'")
+
+
+@pytest.mark.parametrize("out", [".", "new/..", "..", "/"])
+def test_the_folder_one_is_in_and_those_above_are_refused(model, tmp_path, monkeypatch, out):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(InputError, match="is the folder you are in, or one above it|holds something else"):
+        stage(model, Path(out))
+    assert Path.cwd() == tmp_path / "here" and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+def test_a_place_where_nothing_can_be_made_is_a_sentence(model):
+    with pytest.raises(InputError, match=r"--out /proc/x: cannot be written \(.*\); choose another place"):
+        stage(model, Path("/proc/x"))
+
+
+def test_a_link_to_a_space_stays_one_and_the_space_behind_it_is_renewed(space, model, tmp_path):
+    link, loose = tmp_path / "link", tmp_path / "loose"
+    link.symlink_to(space)
+    stage(model, link, title="Behind the link")
+    assert link.is_symlink() and "title: Behind the link" in (space / "README.md").read_text(encoding="utf-8")
+    loose.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="loose: a link that leads nowhere; remove it"):
+        stage(model, loose)
+    assert loose.is_symlink()
+
+
+def test_the_model_of_a_space_keeps_its_card(space, model, tmp_path):
+    _, card = split_card((model / "README.md").read_text(encoding="utf-8"))
+    for out, renew in ((space, stage), (space, stage_model), (tmp_path / "other", stage)):
+        renew(space / "model", out)
+        text = (out / "README.md").read_text(encoding="utf-8")
+        assert text.count(card.strip()) == 1 and "came without a card" not in text
+    readme = space / "README.md"
+    readme.write_text(readme.read_text(encoding="utf-8").split("What follows")[0], encoding="utf-8")
+    either(space / "model", space, "is not in it any more; give the folder that was trained")
+
+
+@pytest.mark.parametrize("title", ["   ", "\udcff", "a\nb", "x" * 97])
+def test_a_title_that_nobody_can_read_is_refused(model, tmp_path, title):
+    with pytest.raises(InputError, match="--title .*: expected 1 to 96 characters that can be read, on one line"):
+        stage(model, tmp_path / "s", title=title)
+    assert not (tmp_path / "s").exists()
+
+
+def test_cards_that_cannot_be_read_are_sentences_that_name_the_file(space, model, tmp_path):
+    copy = Path(shutil.copytree(model, tmp_path / "m"))
+    for text, told in (
+        (b"---\nlicense: 5\n---\n# x\n", "license: expected its name on the Hub, .* found 5"),
+        (b"---\ntags: 5\n---\n# x\n", "tags: expected a list of names, found 5"),
+        (b"# Am\xe9lie\n", "expected UTF-8, found byte 0xe9; save it as UTF-8"),
+    ):
+        (copy / "README.md").write_bytes(text)
+        either(copy, space, re.escape(str(copy / "README.md")) + f": {told}")
+    (copy / "README.md").write_bytes(b"---\ntags: null\nlicense:\n---\n# x\n")
+    values, _ = split_card((stage(copy, tmp_path / "s") / "README.md").read_text(encoding="utf-8"))
+    assert values["tags"] == [] and values["license"] == "apache-2.0"
+    (space / "README.md").write_bytes(b"# Am\xe9lie\n")
+    either(model, space, re.escape(str(space / "README.md")) + ": expected UTF-8")
+
+
+def test_an_error_names_the_space_and_no_folder_that_is_gone(space, model):
+    readme = space / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(text.replace("colorFrom: red", "colorFrom: mauve"), encoding="utf-8")
+    either(model, space, f"^{re.escape(str(readme))}: colorFrom: expected one of")
+
+
+def test_a_bad_name_is_told_before_anything_is_staged(model, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["space", "--model", str(model), "--out", str(tmp_path / "s"), "--push", "bad"])
+    assert end.value.code == 2 and "error: --push bad: expected user/name" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
+
+
+def test_what_is_asked_of_a_pushed_space_is_something_staged(space, tmp_path):
+    (space / "examples" / "0.jpg").write_text("mine, and not staged")
+    assert hub_module._question(space, tmp_path).name != "0.jpg"
+    shutil.rmtree(space / "examples")
+    remark(space, files={})
+    from PIL import Image
+
+    with Image.open(hub_module._question(space, tmp_path)) as asked:
+        assert asked.mode == "RGB"
 
 
 def test_what_the_dockerfile_copies_is_staged(made):

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -13,10 +13,10 @@ import numpy as np
 
 from lobbycard.errors import InputError
 from lobbycard.files import sha256, write_text
+from lobbycard.poster.description import wrong
 
 FORMAT_VERSION = 1
 TASK = "poster-genres"
-MAX_SIDE = 4096  # pixels; a larger input would be read from a damaged file, and ask for gigabytes
 MANIFEST, WEIGHTS, ONNX, PICKLE = "model.json", "model.safetensors", "model.onnx", "export.pkl"
 INT8 = "model.int8.onnx"
 NEEDED = ("labels", "arch", "input", "thresholds", "calibration", "metrics", "config", "data", "versions", "files")
@@ -93,7 +93,7 @@ def open_model(path: Path | str) -> ModelFolder:
         advice = "finish it with train_model.py --resume and the same flags" if unfinished else "train it again"
         raise InputError(f"{path}: no {MANIFEST}, so this is no whole model (training or export was cut off); {advice}")
     try:
-        about = json.loads(manifest.read_text(encoding="utf-8"))
+        about = json.loads(manifest.read_text(encoding="utf-8"), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{manifest}: not JSON ({error}); copy the model folder again") from error
     if not isinstance(about, dict) or about.get("task") != TASK:
@@ -108,50 +108,15 @@ def open_model(path: Path | str) -> ModelFolder:
     lacking = [key for key in NEEDED if key not in about]
     if lacking:
         raise InputError(f"{manifest}: lacks {', '.join(lacking)}; it was not written by lobbycard, or was edited")
-    for name, expected in _wrong(about):
+    for name, expected in wrong(about):
         raise InputError(
             f"{manifest}: {name}: expected {expected}; it was edited or damaged, copy the model folder again"
         )
     return ModelFolder(path, about)
 
 
-def _wrong(about: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What of `about` cannot be worked with: its key, and what was expected there."""
-    labels, thresholds, shape = about["labels"], about["thresholds"], about["input"]
-    if not (isinstance(labels, list) and labels and all(isinstance(label, str) and label for label in labels)):
-        yield "labels", "a list of names, at least one"
-        return
-    if len(set(labels)) < len(labels):
-        yield "labels", "names that differ"
-    prior = about["data"].get("prior") if isinstance(about["data"], dict) else None
-    for name, table in (("thresholds", thresholds), ("data.prior", prior)):
-        if not (isinstance(table, dict) and set(table) == set(labels) and all(map(_is_share, table.values()))):
-            yield name, "a number from 0 to 1 for each of the labels"
-    if not isinstance(shape, dict):
-        yield "input", "an object with size, mean and std"
-        return
-    if not (_numbers(shape.get("size"), 2, 1, MAX_SIDE) and all(isinstance(side, int) for side in shape["size"])):
-        yield "input.size", f"height and width, whole numbers from 1 to {MAX_SIDE}"
-    if not _numbers(shape.get("mean"), 3, -1e3, 1e3) or not _numbers(shape.get("std"), 3, 1e-6, 1e3):
-        yield "input.mean and input.std", "three numbers each, std above 0"
-    files, network = about["files"], about.get("network")
-    if not (isinstance(files, dict) and all(isinstance(digest, str) for digest in files.values())):
-        yield "files", "a sha256 for each file name"
-    kinds = {"library": str, "name": str, "args": dict}
-    if not (isinstance(network, dict) and all(isinstance(network.get(key), kind) for key, kind in kinds.items())):
-        yield "network", "an object with library, name and args"
-
-
-def _numbers(values: Any, count: int, low: float, high: float) -> bool:
-    return isinstance(values, list) and len(values) == count and all(_is_number(v) and low <= v <= high for v in values)
-
-
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1  # NaN is not
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")  # Python would read it, and the API could not write it
 
 
 def unseal(path: Path) -> None:

@@ -142,8 +142,11 @@ class Familiarity:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any] | None) -> "Familiarity":
+    def from_dict(cls, data: Mapping[str, Any] | None, labels: int | None = None) -> "Familiarity":
         """Read what `to_dict` wrote; None, from a model that says nothing of it, finds nothing unlike.
+
+        Args:
+            labels: how many the network has; where it is given, the numbers must be about so many.
 
         A model made with other statistics of the pixels than these is asked about the shape alone.
 
@@ -159,6 +162,8 @@ class Familiarity:
             if data.get("statistics") != list(STATISTICS):
                 return cls(shape)
             mean, scale = np.array(data["mean"], np.float64), np.array(data["scale"], np.float64)
+            if labels is not None and len(mean) != len(STATISTICS) + labels:
+                raise ValueError(f"{len(mean)} means, expected {len(STATISTICS) + labels}")
             whiten = np.zeros((len(mean), len(scale)))
             whiten[np.tril_indices(len(mean))] = data["whiten"]
             found = cls(shape, mean, scale, whiten, float(data["limit"]))

@@ -44,7 +44,7 @@ class PosterPredictor:
         self.folder = folder
         self.labels, self.thresholds, self.size = folder.labels, folder.thresholds, folder.size
         self.runtime, self.precision = choose(folder, runtime, precision)
-        self.familiarity = Familiarity.from_dict(folder.about.get("familiarity"))
+        self.familiarity = Familiarity.from_dict(folder.about.get("familiarity"), len(self.labels))
         self._mean, self._std = folder.about["input"]["mean"], folder.about["input"]["std"]
         self._logits = logits or open_logits(folder, self.runtime, self.precision)
         if self.precision == "int8":

@@ -161,6 +161,16 @@ def _modes(modes: Mapping[str, Any], words: Words) -> list[tuple[str, str]]:
     return facts
 
 
+def views_words(modes: Mapping[str, Any], words: Words) -> str:
+    """What averaging over views costs and what it changed where that was measured; it need not make answers better."""
+    row = modes.get("tta") or {}
+    if not exists(row.get("change")):
+        return "slower"
+    ends = signed_interval(row.get("ci95"))
+    on = f" on {modes['posters']:,} {words.items}" if exists(modes.get("posters")) else ""
+    return f"slower; it changed mAP by {signed(row['change'])}{f' ({ends})' * bool(ends)}{on}"
+
+
 def _facts(heading: str, facts: Sequence[tuple[str, Any]]) -> str:
     rows = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in facts if value)
     return f"<section><h2>{text(heading)}</h2><dl>{rows}</dl></section>" if rows else ""

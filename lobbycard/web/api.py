@@ -1,12 +1,13 @@
 """The REST API: pictures in by multipart, JSON out, errors that say what was wrong with which file.
 
 An app of its own, complete with its document and its error handling, so that nothing of the page it stands beside
-touches it. Its coroutines never decode and never wait for a thread: the service's own threads do the work.
+touches it. Its coroutines never decode: the service's own threads do that, and the framework's write large files to disk.
 """
 
 import asyncio
 import base64
 import binascii
+import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -25,37 +25,12 @@ from lobbycard import __version__
 from lobbycard.poster.answers import Choice
 from lobbycard.web.apidocs import docs_page
 from lobbycard.web.batcher import Busy
-from lobbycard.web.contract import Contract
-from lobbycard.web.intake import Refusal, read_form, uploads_in
+from lobbycard.web.contract import Contract, Options
+from lobbycard.web.intake import Intake, Refusal, uploads_in
 from lobbycard.web.service import Reading, Service
 
 PREFIX = "/api/v1"
 STATUSES = {"not_image": 415, "too_large": 413, "truncated": 422, "unreadable": 422}
-
-
-class Options(BaseModel):
-    """What a request may choose; the defaults are the model's own."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    top_k: int | None = Field(None, ge=1, le=10_000, description="At most so many labels a file.", examples=[3])
-    threshold: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
-        description="One threshold for all labels; without it each label has the model's own.",
-        examples=[0.4],
-    )
-    shift: float = Field(
-        0.0,
-        ge=-20,
-        le=20,
-        allow_inf_nan=False,
-        description="Moves all thresholds, in log-odds: above 0 stricter, below 0 bolder.",
-        examples=[-0.7],
-    )
-    tta: bool = Field(False, description="Average over three views of each picture, at three times the cost.")
 
 
 def is_api_path(path: str) -> bool:
@@ -79,21 +54,19 @@ def build_api(service: Service, *, item_noun: str, label_noun: str, auth: tuple[
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would lose the path that a proxy shows this under
     )
-    about = _about(service, contract)
+    about, intake = _finite(_about(service, contract)), Intake(service.limits)
+    api.state.intake = intake
     guarded = [Depends(_guard(auth))] if auth else []
 
     @api.post(f"{PREFIX}/predict", dependencies=guarded, **contract.predict)
     async def predict(request: Request, options: Annotated[Options, Query()]) -> JSONResponse:
         began = time.perf_counter()
-        form = await read_form(request, service.limits)
-        try:
+        _once(request)
+        async with intake.form(request) as form:
             uploads = uploads_in(form, item_noun, Options.model_fields)
             readings = await _read(request, service, uploads, options.tta)
-        finally:
-            for _, value in form.multi_items():
-                if isinstance(value, UploadFile):
-                    value.file.close()
         choice = Choice(options.top_k, options.threshold, options.shift)
         found = {
             "model": about["model"],
@@ -110,10 +83,12 @@ def build_api(service: Service, *, item_noun: str, label_noun: str, auth: tuple[
             )
         return JSONResponse(found)
 
+    @api.head(f"{PREFIX}/model", dependencies=guarded, include_in_schema=False)
     @api.get(f"{PREFIX}/model", dependencies=guarded, **contract.model)
     async def model() -> JSONResponse:
         return JSONResponse(about)
 
+    @api.head(f"{PREFIX}/health", include_in_schema=False)
     @api.get(f"{PREFIX}/health", **contract.health)
     async def health() -> JSONResponse:
         if service.ready:
@@ -123,13 +98,17 @@ def build_api(service: Service, *, item_noun: str, label_noun: str, auth: tuple[
     def document(request: Request) -> dict[str, Any]:
         return {**api.openapi(), "servers": [{"url": request.scope.get("root_path", "") or "/"}]}
 
+    @api.head("/openapi.json", dependencies=guarded, include_in_schema=False)
     @api.get("/openapi.json", dependencies=guarded, include_in_schema=False)
     async def openapi(request: Request) -> JSONResponse:
         return JSONResponse(document(request))
 
+    @api.head("/docs", dependencies=guarded, include_in_schema=False)
     @api.get("/docs", dependencies=guarded, include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
-        return HTMLResponse(docs_page(document(request), str(request.base_url).rstrip("/")))
+        root = request.scope.get("root_path", "")
+        address = root if "://" in root else str(request.base_url).rstrip("/")
+        return HTMLResponse(docs_page(document(request), address))
 
     _answer_errors(api)
     return api
@@ -170,6 +149,14 @@ def _in_words(error: dict[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return f"{name}: no such parameter; there are {', '.join(Options.model_fields)}"
     return f"{name}: {error['msg'][0].lower()}{error['msg'][1:]}, got {str(error.get('input'))[:80]!r}"
+
+
+def _once(request: Request) -> None:
+    """Raises Refusal for a parameter that is given twice, of which the framework would take the last."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if names.count(name) > 1:
+            raise Refusal(422, f"{name[:80]}: given {names.count(name)} times, expected once")
 
 
 def _guard(auth: tuple[str, str]) -> Any:
@@ -243,6 +230,15 @@ def _result(service: Service, reading: Reading, choice: Choice, plural: str) -> 
         "probabilities": sure,
         "error": None,
     }
+
+
+def _finite(value: Any) -> Any:
+    """What JSON can say: a number that is none, as a metric of too few items may be, is null."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _about(service: Service, contract: Contract) -> dict[str, Any]:

@@ -4,10 +4,38 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from lobbycard.web.batcher import RETRY_AFTER
 from lobbycard.web.service import Limits
 
 SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 TEXT = {"type": "string"}
+
+
+class Options(BaseModel):
+    """What a request may choose; the defaults are the model's own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    top_k: int | None = Field(None, ge=1, le=10_000, description="At most so many labels a file.", examples=[3])
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="One threshold for all labels; without it each label has the model's own.",
+        examples=[0.4],
+    )
+    shift: float = Field(
+        0.0,
+        ge=-20,
+        le=20,
+        allow_inf_nan=False,
+        description="Moves all thresholds, in log-odds: above 0 stricter, below 0 bolder.",
+        examples=[-0.7],
+    )
+    tta: bool = Field(False, description="Average over three views of each picture, at three times the cost.")
 
 
 class Contract:
@@ -89,7 +117,10 @@ class Contract:
                     429: (
                         "Too much waits already; come again after the seconds in `Retry-After`.",
                         refusal,
-                        {"detail": "busy: 256 pictures are waiting and at most 256 may; try again in 2 seconds"},
+                        {
+                            "detail": f"busy: {limits.waiting} pictures are waiting and at most {limits.waiting} may; "
+                            f"try again in {RETRY_AFTER} seconds"
+                        },
                     ),
                 }
             ),

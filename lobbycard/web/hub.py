@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lobbycard.errors import InputError
-from lobbycard.web.space import EXAMPLES, MARKER, README, read_marker
+from lobbycard.web.space import EXAMPLES
 from lobbycard.web.space_card import check_card
+from lobbycard.web.space_folder import MARKER, README, read_marker
 
 TOKENS = "https://huggingface.co/settings/tokens"
 AUTH = "LOBBYCARD_AUTH"  # user:password, where the Space has it as a secret
@@ -50,7 +51,7 @@ def push(staged: Path, repo_id: str, private: bool = False, say: Say = print) ->
     """
     from huggingface_hub import HfApi, SpaceCard, get_token
 
-    _check_name(repo_id)
+    check_name(repo_id)
     check_card(staged / README)
     token = get_token()
     if not token:
@@ -89,7 +90,12 @@ def push(staged: Path, repo_id: str, private: bool = False, say: Say = print) ->
         return _ask(api, repo_id, token, _question(staged, Path(folder)), page)
 
 
-def _check_name(repo_id: str) -> None:
+def check_name(repo_id: str) -> None:
+    """See that the Hub could have a Space of this name; nobody is asked.
+
+    Raises:
+        InputError: says what a name looks like.
+    """
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
@@ -164,14 +170,15 @@ def _wait(api: Any, repo_id: str, commit: str, page: str, say: Say) -> None:
 
 
 def _question(staged: Path, folder: Path) -> Path:
-    """An example, or where there is none, a picture drawn into `folder`: any will do to see that answers come."""
-    found = sorted((staged / EXAMPLES).glob("*.jpg"))
+    """A staged example, or where there is none, a grey picture made in `folder`: any will do to see that answers come."""
+    # Of what else lies there, nothing leaves this machine
+    found = sorted(name for name in read_marker(staged)["files"] if name.startswith(f"{EXAMPLES}/"))
     if found:
-        return found[0]
-    from lobbycard.catalog.sample import draw_poster
+        return staged / found[0]
+    from PIL import Image
 
-    draw_poster(("Western",), 0).save(folder / "drawn.jpg")
-    return folder / "drawn.jpg"
+    Image.linear_gradient("L").convert("RGB").save(folder / "grey.jpg")
+    return folder / "grey.jpg"
 
 
 def _ask(api: Any, repo_id: str, token: str, picture: Path, page: str) -> str:

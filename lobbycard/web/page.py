@@ -58,7 +58,7 @@ class Page:
         reading = visit.reading
         if reading is None:
             return problem_html(
-                f"choose a {self.words.item} first, or again: it is forgotten after a while", "Nothing here"
+                f"choose the {self.words.item} once more: it is forgotten after a while", "Nothing here"
             )
         try:
             answer = self.service.answer(reading, choice)
@@ -105,13 +105,21 @@ class Page:
     def many(self, uploads: Sequence[Any], choice: Choice, tta: bool) -> Iterator[tuple[str, str | None]]:
         """HTML of the progress, and in the end of everything; one that cannot be read is an entry with its error.
 
-        `uploads` have a `name` and `take()`, their bytes.
+        `uploads` have a `name` and `take()`, their bytes, which raises InputError where there are none.
         """
         began, rows, total = time.perf_counter(), [], len(uploads)
         for start in range(0, total, CHUNK):
             yield progress_html(start, total, self.words), None
-            part = uploads[start : start + CHUNK]
-            rows += self._rows([upload.name for upload in part], [upload.take() for upload in part], choice, tta)
+            part, lost = [], {}
+            for n, upload in enumerate(uploads[start : start + CHUNK]):
+                try:
+                    part.append((upload.name, upload.take()))
+                except InputError as error:
+                    lost[n] = Row(upload.name, error=f"{upload.name}: {error}")
+            found = iter(
+                self._rows([name for name, _ in part], [file for _, file in part], choice, tta) if part else ()
+            )
+            rows += [lost.get(n) or next(found) for n in range(len(part) + len(lost))]
         note = f"{spent(1000 * (time.perf_counter() - began))}, {engine(self.service.predictor)}"
         yield "", gallery_html(rows, self.service.labels, self.words, note) if rows else ""
 

@@ -3,21 +3,22 @@
 import contextlib
 import io
 import signal
-import socket
-import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lobbycard.errors import InputError
-from lobbycard.web.api import build_api, is_api_path
+from lobbycard.web.address import check_root_path, claim_port
+from lobbycard.web.api import build_api
+from lobbycard.web.desk import Desk
 from lobbycard.web.service import Service
 
 if TYPE_CHECKING:
     import gradio
 
 GRACE = 30  # seconds that running requests get to finish once the process was told to stop
+SESSIONS = 300  # pages whose last answers, pictures among them, Gradio keeps in memory; its own default is 10,000
 ALL_INTERFACES = ("0.0.0.0", "::", "[::]", "")
 
 # Words of gradio 6.31's own announcement: "temporary and will last for up to 1 week (best effort)".
@@ -57,15 +58,16 @@ def serve(
         host: address to listen on; None is gradio's default, this machine alone (or GRADIO_SERVER_NAME).
         port: None searches from 7860 upwards, 0 takes any free one.
         auth: user and password, asked for by page and API alike.
-        root_path: path (`/lobby`) or address under which a proxy shows this server.
+        root_path: path (`/lobby`) or whole address (`https://host/lobby`) under which a proxy shows this server.
         ready: called with the local address once it listens.
 
     Raises:
-        InputError: the port is taken or not allowed, or the host is no address of this machine.
+        InputError: the port is taken or not allowed, the host is no address of this machine, or `root_path` is neither.
     """
+    root_path = check_root_path(root_path)
     port = claim_port(host, port)
     api = build_api(service, item_noun=item_noun, label_noun=label_noun, auth=auth)
-    desk = _Desk(api)
+    desk = Desk(api)
     demo.analytics_enabled = False
     with _signals():
         warming = _Warming(service)
@@ -73,7 +75,8 @@ def serve(
             if share:
                 print("asking gradio's servers for a share link, which may take a minute", flush=True)
             told = io.StringIO()
-            with contextlib.redirect_stdout(told):  # its own lines are said below, in words that tell what they mean
+            # Its own lines are said below, in words that tell what they mean.
+            with contextlib.redirect_stdout(told), _bounded_heads():
                 demo.launch(
                     prevent_thread_lock=True,
                     server_name=host,
@@ -88,6 +91,7 @@ def serve(
                     enable_monitoring=False,
                     run_history=False,
                     mcp_server=False,
+                    state_session_capacity=SESSIONS,
                     quiet=True,
                     **look,
                 )
@@ -129,32 +133,20 @@ class _Warming:
             raise self._error
 
 
-class _Desk:
-    """Hands requests to the API or to the page, and counts those that somebody waits for.
+@contextlib.contextmanager
+def _bounded_heads() -> Iterator[None]:
+    """Servers that start here read requests with h11, which refuses a head beyond 64 kB.
 
-    It stands before gradio's app with its catch-all routes, its permissive CORS and its compression, so none of them
-    touches the API. A page's heartbeat stream lasts as long as the page is open: nobody waits for it.
+    Gradio leaves the choice to uvicorn, and that takes httptools where it is installed, which keeps whatever comes.
     """
+    from uvicorn.config import HTTP_PROTOCOLS
 
-    def __init__(self, api: Callable):
-        self._api, self._page = api, None
-        self.waiting = 0
-
-    @contextlib.asynccontextmanager
-    async def lifespan(self, app: Any) -> AsyncIterator[None]:
-        """Of gradio's app: takes its place in front of it, once gradio has built it and before requests come."""
-        self._page, app.middleware_stack = app.middleware_stack, self
+    before = HTTP_PROTOCOLS["auto"]
+    HTTP_PROTOCOLS["auto"] = HTTP_PROTOCOLS["h11"]
+    try:
         yield
-
-    async def __call__(self, scope: MutableMapping, receive: Callable, send: Callable) -> None:
-        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-        app = self._api if scope["type"] == "http" and is_api_path(path) else self._page
-        waited_for = scope["type"] == "http" and "/heartbeat/" not in path
-        self.waiting += waited_for
-        try:
-            await app(scope, receive, send)
-        finally:
-            self.waiting -= waited_for
+    finally:
+        HTTP_PROTOCOLS["auto"] = before
 
 
 @contextlib.contextmanager
@@ -174,7 +166,7 @@ def _signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _stop(demo: "gradio.Blocks", desk: _Desk) -> None:
+def _stop(demo: "gradio.Blocks", desk: Desk) -> None:
     """Stop accepting, wait for the requests that run, then end the streams that nobody waits for."""
     server = getattr(demo, "server", None)
     if server is None:
@@ -191,40 +183,6 @@ def _stop(demo: "gradio.Blocks", desk: _Desk) -> None:
     finally:
         with contextlib.redirect_stdout(io.StringIO()):
             demo.close(verbose=False)
-
-
-def claim_port(host: str | None, port: int | None) -> int | None:
-    """The port that will be listened on, after trying whether it can be; None where gradio is to search."""
-    if port is None:
-        return None
-    if not 0 <= port <= 65535:
-        raise InputError(f"--port {port}: expected 1 to 65535, or 0 for any that is free")
-    name = (host or "127.0.0.1").strip("[]")
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, proto) as trial:
-            if sys.platform != "win32":  # there it would allow two programs on one port
-                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind(address)
-            return trial.getsockname()[1]
-    except PermissionError as error:
-        raise InputError(f"--port {port}: this user may not listen on it; take one from 1024 upwards") from error
-    except OverflowError as error:
-        raise InputError(f"--port {port}: expected 1 to 65535") from error
-    except socket.gaierror as error:
-        raise InputError(
-            f"--host {host}: no such address; 127.0.0.1 is this machine alone, 0.0.0.0 is every network it is in"
-        ) from error
-    except OSError as error:
-        import errno
-
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise InputError(
-                f"--host {host}: not an address of this machine; 0.0.0.0 listens on every network it is in"
-            ) from error
-        raise InputError(
-            f"--port {port}: another program listens there; stop it, take another port, or --port 0 for any that is free"
-        ) from error
 
 
 def announce(demo: "gradio.Blocks", share: bool, auth: tuple[str, str] | None, told: str) -> None:

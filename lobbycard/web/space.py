@@ -4,35 +4,38 @@ import json
 import re
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from lobbycard import __version__
 from lobbycard.errors import InputError
 from lobbycard.files import sha256, write_text
 from lobbycard.poster.artifact import INT8, MANIFEST, ONNX, ModelFolder, open_model
 from lobbycard.web.closure import own_modules, pinned, serving_requirements
-from lobbycard.web.space_card import KEPT, SERVED_TAGS, check_card, space_card, split_card
+from lobbycard.web.space_card import (
+    KEPT,
+    SERVED_TAGS,
+    TITLE,
+    card_below,
+    check_card,
+    check_names,
+    read_card,
+    space_card,
+)
+from lobbycard.web.space_folder import MARKER, README, SPACE_VERSION, read_marker, renewed, sizes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 ROOT = Path(__file__).resolve().parents[2]  # a checkout, or where pip put the package
-APP, MARKER, README, REQUIREMENTS = "app_gradio.py", "lobbycard-space.json", "README.md", "requirements.txt"
-DOCKERFILE = "Dockerfile"
+APP, REQUIREMENTS, DOCKERFILE = "app_gradio.py", "requirements.txt", "Dockerfile"
 MODEL, EXAMPLES = "model", "examples"
-SPACE_VERSION = 1
 MOST_EXAMPLES, EXAMPLE_HEIGHT = 8, 900  # pixels
 AIM = 120_000_000  # bytes of a staged folder; above, uploads and cold starts get slow
-DRAWN = {  # seed: labels; the sample's own seeds begin with those of its movies, so none of these was trained on
-    900_000_001: ("Western",),
-    900_000_002: ("Documentary",),
-    900_000_003: ("Action", "Sci-Fi"),
-    900_000_004: ("Comedy", "Romance"),
-}
-LEFT_BY_RUNS = ("__pycache__", ".gradio", "*.pyi")  # gradio writes type stubs beside components
 
 # The Hub takes binary files only through LFS or Xet. Source: https://huggingface.co/docs/hub/repositories-getting-started
 ATTRIBUTES = "".join(
@@ -59,27 +62,31 @@ def stage(
     title: str = "",
     wording: Wording | None = None,
     repo_id: str = "",
+    draw: Callable[[Sequence[str]], Iterable[tuple[str, "Image"]]] | None = None,
 ) -> Path:
     """Make or renew a staged Space: all of it, or nothing.
 
     An older one's title, colours and other words in its front matter are kept, as are files that were not staged.
 
     Args:
-        out: the folder to make; it may be a Space staged before, and nothing else.
+        out: the folder to make; it may be a Space staged before, or a link to one, and nothing else.
         precision: `fast` takes the int8 network instead of the fp32 one.
         examples: pictures, or folders of them. Where none are given, a model trained on drawn items gets drawn ones; others
             belong to somebody, so there are none.
         repo_id: what the Space will be called on the Hub, for the examples in its card.
+        draw: from a model's labels to the names and pictures of drawn examples.
 
     Raises:
         InputError: no such model or precision, something else is at `out`, or the installed packages do not go together.
     """
+    _check_title(title)
     folder, wording = _usable(model, precision), wording or Wording()
+    card = _model_card(folder)
     if not (ROOT / APP).is_file():
         raise InputError(f"{ROOT / APP}: not there; stage a Space from a checkout of lobbycard, or install it again")
     lines = pinned(serving_requirements(ROOT))
     pictures = _pictures(examples)
-    with _renewed(out) as (staged, before):
+    with renewed(out) as (staged, before):
         for name in [Path(APP), *own_modules(ROOT / APP, ROOT, lines), Path("LICENSE")]:
             if (ROOT / name).is_file():
                 (staged / name).parent.mkdir(parents=True, exist_ok=True)
@@ -91,11 +98,13 @@ def stage(
         write_text(staged / ".gitattributes", ATTRIBUTES)
         if pictures:
             _save_examples(pictures, staged / EXAMPLES)
-        elif folder.about["data"].get("drawn"):
-            _draw_examples(folder.labels, staged / EXAMPLES)
+        elif draw and folder.about["data"].get("drawn"):
+            (staged / EXAMPLES).mkdir()
+            for name, picture in draw(folder.labels):
+                picture.save(staged / EXAMPLES / f"{name}.jpg", quality=88)
         _put_model(folder, precision, staged / MODEL)
-        values = _front_matter(folder, wording, before, title)
-        _write_card(staged, values, folder, wording, repo_id)
+        values = _front_matter(card[0], wording, before, title)
+        _write_card(staged, values, card[1], wording, repo_id)
         _mark(staged, precision)
     return out
 
@@ -120,10 +129,16 @@ def stage_model(
             f"{out}: its app reads models of format {about['model_format']}, {model} has format "
             f"{folder.about['format_version']}; leave out --model-only, then the app is renewed too"
         )
-    with _renewed(out, keep=True) as (staged, before):
+    _, card = _model_card(folder)
+    with renewed(out, keep=True) as (staged, before):
+        if not isinstance(before.get("title"), str):
+            raise InputError(
+                f"{out / README}: expected the front matter of a staged Space, found no title in it; leave out --model-only, "
+                "then all of it is staged"
+            )
         shutil.rmtree(staged / MODEL, ignore_errors=True)
         _put_model(folder, precision, staged / MODEL)
-        _write_card(staged, before, folder, wording or Wording(), repo_id)
+        _write_card(staged, before, card, wording or Wording(), repo_id)
         _mark(staged, precision)
     return out
 
@@ -142,24 +157,6 @@ def next_steps(out: Path, repo_id: str = "") -> str:
             "  put it up:    the same command again with --push user/name   (deploy_to_huggingface.md tells each step)",
         ]
     return "\n".join(lines)
-
-
-def read_marker(out: Path) -> dict[str, Any] | None:
-    """What a staged Space says of itself, `files` (name -> sha256) among it; None where there is none."""
-    try:
-        about = json.loads((out / MARKER).read_text(encoding="utf-8"))
-        return about if about["space_version"] == SPACE_VERSION and isinstance(about["files"], dict) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def sizes(out: Path) -> dict[str, int]:
-    """Bytes of a staged Space: by first part of the name, and in `total`."""
-    found: dict[str, int] = {}
-    for name in [*read_marker(out)["files"], MARKER]:
-        top = PurePosixPath(name).parts[0]
-        found[top] = found.get(top, 0) + (out / name).stat().st_size
-    return found | {"total": sum(found.values())}
 
 
 def _usable(model: Path, precision: str) -> ModelFolder:
@@ -196,10 +193,34 @@ def _requirements(lines: dict[str, str]) -> str:
     return head + "".join(f"{line}\n" for line in lines.values())
 
 
-def _front_matter(folder: ModelFolder, wording: Wording, before: dict[str, Any], title: str) -> dict[str, Any]:
+def _check_title(title: str) -> None:
+    control = any(unicodedata.category(char) in ("Cc", "Cs") for char in title)
+    if title and (not title.strip() or len(title) > TITLE or control):
+        raise InputError(f"--title {title[:TITLE]!r}: expected 1 to {TITLE} characters that can be read, on one line")
+
+
+def _model_card(folder: ModelFolder) -> tuple[dict[str, Any], str]:
+    """License and tags of the model, and its card; of a model that lies in a staged Space these are in that one's README.md."""
+    card, place = folder.path / README, folder.path.resolve()
+    if card.is_file():
+        values, text = read_card(card)
+    elif place.name == MODEL and (place.parent / README).is_file() and read_marker(place.parent):
+        card = place.parent / README
+        values, text = read_card(card)
+        text = card_below(text)
+        if not text.strip():
+            raise InputError(
+                f"{card}: the card of {folder.path} is not in it any more; give the folder that was trained"
+            )
+    else:
+        values, text = {}, "The model came without a card.\n"
+    values = {key: values[key] for key in ("license", "tags") if values.get(key) is not None}
+    check_names(values, card)
+    return values, text
+
+
+def _front_matter(model: dict[str, Any], wording: Wording, before: dict[str, Any], title: str) -> dict[str, Any]:
     """What stood there before, in the words that are its owner's, over what the model and this package say."""
-    card = folder.path / README
-    model, _ = split_card(card.read_text(encoding="utf-8")) if card.is_file() else ({}, "")
     values = {
         "title": wording.title,
         "emoji": wording.emoji,
@@ -218,11 +239,9 @@ def _front_matter(folder: ModelFolder, wording: Wording, before: dict[str, Any],
     return before | values | {key: before[key] for key in KEPT if key in before} | ({"title": title} if title else {})
 
 
-def _write_card(staged: Path, values: dict[str, Any], folder: ModelFolder, wording: Wording, repo_id: str) -> None:
-    card = folder.path / README
-    text = card.read_text(encoding="utf-8") if card.is_file() else "The model came without a card.\n"
+def _write_card(staged: Path, values: dict[str, Any], card: str, wording: Wording, repo_id: str) -> None:
     files = sorted(file.name for file in (staged / MODEL).iterdir())
-    write_text(staged / README, space_card(values, text, files, wording.nouns, repo_id))
+    write_text(staged / README, space_card(values, card, files, wording.nouns, repo_id))
     check_card(staged / README)
 
 
@@ -240,64 +259,6 @@ def _mark(staged: Path, precision: str) -> None:
         },
     }
     write_text(staged / MARKER, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-
-
-@contextmanager
-def _renewed(out: Path, keep: bool = False) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A folder that takes `out`'s place when the block ends well, and the front matter of the README.md that stood there.
-
-    Args:
-        keep: start from what was staged before.
-    """
-    out = out.absolute()
-    about = read_marker(out)
-    if about is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(
-            f"--out {out}: holds something else than a staged Space, and is left alone; give an empty folder or a new name"
-        )
-    before: dict[str, Any] = {}
-    if about and (out / README).is_file():
-        before, _ = split_card((out / README).read_text(encoding="utf-8"))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Beside `out`, so that moving in is a rename
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name[:40]}-") as aside:
-        staged, old = Path(aside) / "new", Path(aside) / "old"
-        staged.mkdir()
-        if keep:
-            for name in about["files"]:
-                if (out / name).is_file():
-                    (staged / name).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(out / name, staged / name)
-        yield staged, before
-        for name in _added(out, about):
-            (staged / name).parent.mkdir(parents=True, exist_ok=True)
-            if (out / name).is_dir() and not (out / name).is_symlink():
-                shutil.copytree(out / name, staged / name, symlinks=True)
-            else:
-                shutil.copy2(out / name, staged / name, follow_symlinks=False)
-        if out.exists():
-            out.replace(old)
-        try:
-            staged.replace(out)
-        except BaseException:
-            if old.exists():
-                old.replace(out)
-            raise
-
-
-def _added(out: Path, about: dict[str, Any] | None, below: Path = Path()) -> Iterator[Path]:
-    """What somebody put into a staged Space, relative to it: files, and whole folders; not what running it leaves there."""
-    if about is None:
-        return
-    staged = [PurePosixPath(name) for name in [*about["files"], MARKER]]
-    for entry in sorted((out / below).iterdir()):
-        name = below / entry.name
-        if any(map(entry.match, LEFT_BY_RUNS)) or PurePosixPath(name) in staged:
-            continue
-        if any(PurePosixPath(name) in file.parents for file in staged):
-            yield from _added(out, about, name)
-        else:
-            yield name
 
 
 def _pictures(examples: Sequence[Path]) -> list[Path]:
@@ -323,13 +284,3 @@ def _save_examples(pictures: Sequence[Path], to: Path) -> None:
         while (to / f"{name}.jpg").exists():
             name += "-"
         picture.save(to / f"{name}.jpg", quality=88)
-
-
-def _draw_examples(labels: Sequence[str], to: Path) -> None:
-    """Pictures like those that the drawn sample's model was trained on, named after what they show."""
-    from lobbycard.catalog.sample import draw_poster
-
-    to.mkdir(parents=True)
-    for seed, shown in DRAWN.items():
-        if set(shown) <= set(labels):
-            draw_poster(shown, seed).save(to / f"{'-'.join(shown)}.jpg".lower(), quality=88)

@@ -23,6 +23,7 @@ KEPT = (
     "datasets",
 )
 SERVED_TAGS = 5
+FOLLOWS = "What follows is the model's own card."
 
 BODY = """
 # {title}
@@ -47,17 +48,17 @@ curl -F "files=@{item}.jpg" https://{subdomain}.hf.space/api/v1/predict
 
 ---
 
-What follows is the model's own card. It speaks of the model folder; of that, this Space holds what serving needs, under `model/`:
+{follows} It speaks of the model folder; of that, this Space holds what serving needs, under `model/`:
 {files}.
 """
 
 
-def space_card(values: dict[str, Any], model_card: str, files: list[str], nouns: tuple[str, str], repo_id: str) -> str:
+def space_card(values: dict[str, Any], card: str, files: list[str], nouns: tuple[str, str], repo_id: str) -> str:
     """The page as Markdown text.
 
     Args:
         values: the front matter.
-        model_card: the model's README.md; its own front matter, which is a model's and no Space's, is left out.
+        card: the model's card, without its front matter: that is a model's and no Space's.
         files: names of the model's files in the Space.
         nouns: what an item and its labels are called, such as `poster` and `genres`.
         repo_id: the Space's name on the Hub, if it is known.
@@ -69,14 +70,38 @@ def space_card(values: dict[str, Any], model_card: str, files: list[str], nouns:
     subdomain = re.sub(r"[^a-z0-9]+", "-", repo_id.lower())
     named = ", ".join(f"`{name}`" for name in files)
     body = BODY.format(
-        title=values["title"], item=nouns[0], labels=nouns[1], files=named, repo_id=repo_id, subdomain=subdomain
+        title=values["title"],
+        item=nouns[0],
+        labels=nouns[1],
+        files=named,
+        repo_id=repo_id,
+        subdomain=subdomain,
+        follows=FOLLOWS,
     )
-    _, card = split_card(model_card)
     return f"---\n{front}---\n{body}\n{card.lstrip()}"
 
 
-def split_card(text: str) -> tuple[dict[str, Any], str]:
-    """Front matter and body of a card, read as huggingface_hub reads it.
+def card_below(body: str) -> str:
+    """The model's card that `space_card` put into a page; empty where it is not found."""
+    return body.partition(FOLLOWS)[2].partition("\n\n")[2]
+
+
+def read_card(readme: Path) -> tuple[dict[str, Any], str]:
+    """`split_card` of a file.
+
+    Raises:
+        InputError: not UTF-8, or the front matter is no YAML mapping.
+    """
+    try:
+        return split_card(readme.read_text(encoding="utf-8"), readme)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{readme}: expected UTF-8, found byte {error.object[error.start]:#04x}; save it as UTF-8"
+        ) from error
+
+
+def split_card(text: str, readme: Path = Path("README.md")) -> tuple[dict[str, Any], str]:
+    """Front matter and body of a card, read as huggingface_hub reads it; `readme` names it in errors.
 
     Raises:
         InputError: the front matter is no YAML mapping.
@@ -90,9 +115,9 @@ def split_card(text: str) -> tuple[dict[str, Any], str]:
     try:
         card = RepoCard(text, ignore_metadata_errors=True)
         found = yaml.safe_load(REGEX_YAML_BLOCK.search(text).group(2)) or {}  # card.data has keys of its own besides
-    except (ValueError, TypeError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         why = " ".join(str(error).split())
-        raise InputError(f"README.md: its front matter, between the two lines '---', is no YAML ({why})") from error
+        raise InputError(f"{readme}: its front matter, between the two lines '---', is no YAML ({why})") from error
     return found, card.text
 
 
@@ -106,18 +131,28 @@ def check_card(readme: Path) -> None:
     """
     from huggingface_hub import SpaceCard, metadata_load
 
-    values, body = split_card(readme.read_text(encoding="utf-8"))
+    values, body = read_card(readme)
     try:
         card = SpaceCard(readme.read_text(encoding="utf-8"))
-        loaded = metadata_load(readme)
+        same = metadata_load(readme) == values
     except Exception as error:  # the library raises what its YAML reader and its classes raise
         raise InputError(f"{readme}: huggingface_hub cannot read its front matter ({error})") from error
-    if not values or loaded != values or card.data.sdk != values.get("sdk"):
+    if not values or not same or card.data.sdk != values.get("sdk"):
         raise InputError(f"{readme}: expected front matter between two lines '---' at the very top, found none")
     for name, expected in _wrong(values, readme.parent):
         raise InputError(f"{readme}: {name}: expected {expected}, found {values.get(name)!r}")
     if not body.strip():
         raise InputError(f"{readme}: nothing stands below the front matter; expected the model's card")
+
+
+def check_names(values: dict[str, Any], readme: Path) -> None:
+    """See that license, tags, models and datasets, where they are given, are names.
+
+    Raises:
+        InputError: names the first that is not, and what it should be.
+    """
+    for name, expected in _wrong_names(values):
+        raise InputError(f"{readme}: {name}: expected {expected}, found {values[name]!r}")
 
 
 def _wrong(values: dict[str, Any], folder: Path):
@@ -140,7 +175,12 @@ def _wrong(values: dict[str, Any], folder: Path):
         yield "app_file", "the name of a file beside README.md"
     if len(text("short_description")) > DESCRIPTION:
         yield "short_description", f"at most {DESCRIPTION} characters"
-    if "license" in values and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", text("license")):
+    yield from _wrong_names(values)
+
+
+def _wrong_names(values: dict[str, Any]):
+    found = values.get("license", "none")
+    if not isinstance(found, str) or not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", found):
         yield "license", "its name on the Hub, in lower case, such as apache-2.0"
     for key in ("tags", "models", "datasets"):
         if not isinstance(values.get(key, []), list) or not all(isinstance(v, str) and v for v in values.get(key, [])):
