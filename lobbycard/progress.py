@@ -25,7 +25,7 @@ class LogLines:
             rate = self.done / max(now - self.start, 1e-9)
             left = (self.total - self.done) / max(rate, 1e-9)
             print(
-                f"  {self.desc}: {self.done}/{self.total}, {rate:.0f}/s, {left:.0f} s left {self.note}".rstrip(),
+                f"  {self.desc}: {self.done}/{self.total}, {_short(rate)}/s, {left:.0f} s left {self.note}".rstrip(),
                 file=sys.stderr,
                 flush=True,
             )
@@ -39,10 +39,14 @@ class LogLines:
         seconds = time.monotonic() - self.start
         rate = self.done / max(seconds, 1e-9)
         print(
-            f"  {self.desc}: {self.done}/{self.total} in {seconds:.1f} s ({rate:.0f}/s) {self.note}".rstrip(),
+            f"  {self.desc}: {self.done}/{self.total} in {seconds:.1f} s ({_short(rate)}/s) {self.note}".rstrip(),
             file=sys.stderr,
             flush=True,
         )
+
+
+def _short(rate: float) -> str:
+    return f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}"
 
 
 @contextmanager

@@ -331,3 +331,16 @@ def test_memory_errors_bring_the_batch_size_that_may_fit(drawn, tmp_path):
         torch.empty(2**50)  # a petabyte: the allocator's own words
     with pytest.raises(RuntimeError, match="mat1 and mat2"), fitting(trainer.learn, trainer.config):
         torch.zeros(2, 3) @ torch.zeros(2, 3)  # any other error stays what it is
+
+
+def test_resume_without_a_run_leaves_the_sample_as_it_is(tmp_path, monkeypatch):
+    from lobbycard.poster.config import Config
+    from lobbycard.poster.sources import movie_table
+
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(InputError, match="--resume: there is no unfinished run in models/none"),
+        movie_table(Config(resume=True, limit=5, out=Path("models/none"))),
+    ):
+        pass
+    assert not (tmp_path / "data").exists()

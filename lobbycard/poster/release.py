@@ -25,6 +25,7 @@ from lobbycard.poster.predictor import PosterPredictor
 from lobbycard.report.card import write_card
 from lobbycard.report.findings import Findings
 from lobbycard.report.page import write_report
+from lobbycard.report.words import number, signed
 
 if TYPE_CHECKING:
     from lobbycard.poster.trainer import MovieGenreTrainer
@@ -75,8 +76,11 @@ def release(trainer: "MovieGenreTrainer") -> artifact.ModelFolder:
         about["data"]["split"]["sha256"] = sha256(staged / "split.csv")
         half = _half_made(staged, about)
         about["agreement"] = _agreement(half, trainer)
-        trainer.say("  comparing fp32, int8, bf16 and averaging over views")
+        trainer.say("  comparing fp32, int8, bf16 and averaging over views, which may take a minute")
         about["modes"] = measure_modes(half, _posters(trainer, False), _posters(trainer, True), config.seed)
+        for row in _mode_rows(about["modes"]):
+            change = "" if row["change"] is None else f"mAP {signed(row['change'])}, "
+            trainer.say(f"  {row['name']}: {change}{number(row['milliseconds'], 1)} ms a poster")
         about["familiarity"] = _familiarity(half, _posters(trainer, True)[0], config.seed)
         findings = _findings(trainer, about)
         write_report(findings, staged / "report.html")
@@ -195,6 +199,7 @@ def _mode_rows(modes: dict[str, Any]) -> list[dict[str, Any]]:
         "fp32": "as it is (fp32, ONNX Runtime)",
         "tta": "averaged over three views (TTA)",
         "int8": "fast: int8, ONNX Runtime",
+        "torch fp32": "as it is, PyTorch",
         "bf16": "fast: bf16, PyTorch",
     }
     columns = ("mAP", "change", "ci95", "milliseconds", "refused")
@@ -203,7 +208,7 @@ def _mode_rows(modes: dict[str, Any]) -> list[dict[str, Any]]:
         row = {"name": name, **{column: modes[key].get(column) for column in columns}}
         if key == "fp32":
             row |= {"change": None, "ci95": None}
-        elif key != "tta" and modes["formats_posters"] != modes["posters"]:
+        elif key in ("int8", "bf16") and modes["formats_posters"] != modes["posters"]:
             row["mAP"] = None  # of other posters than the rows above: only the change can be compared
         rows.append(row)
     return rows

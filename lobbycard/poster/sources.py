@@ -17,6 +17,12 @@ def movie_table(config: Config, say: Callable[[str], None] = print) -> Iterator[
     if config.csv is not None:
         yield config
         return
+    if config.resume:
+        from lobbycard.poster.checkpoint import (
+            load_state,
+        )  # torch, which a fresh run on the sample need not wait for here
+
+        load_state(config.out / "checkpoints")  # or say that there is none, before the sample is drawn anew
     say(f"no --csv and no MovieGenre.csv here: training on the embedded sample, {config.limit} posters drawn by code")
     with sample.serve(SAMPLE_FOLDER) as address:
         table = sample.write_sample(SAMPLE_FOLDER, n=config.limit, seed=config.seed, base_url=address)
