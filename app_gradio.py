@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lobbycard.catalog.image import ImageError, Source, load_poster
+from lobbycard.catalog.image import ImageError, Source
 from lobbycard.errors import InputError
 from lobbycard.front import front_door
 from lobbycard.poster.answers import Choice
 from lobbycard.poster.predictor import PosterPredictor
-from lobbycard.web.opening import Loading, credentials, find_examples, newest_model, only_precision
+from lobbycard.web.opening import Loading, credentials, find_examples, newest_model, only_precision, readable
 from lobbycard.web.service import Answer, Limits, Service
 from lobbycard.web.words import Words
 
@@ -40,6 +40,7 @@ LIMITS = (
     "Any picture gets an answer. For one that is no film poster, the answer means nothing.",
     "It suggests; a person decides. It says nothing about a film's quality or whom it suits.",
 )
+KNOWS = "This model has only seen posters drawn by code. What it says of a real poster means nothing."
 DRAWN = "It was trained on posters drawn by code: a demonstration, of no use on real posters."
 
 
@@ -101,6 +102,9 @@ def build_demo(predictor: GradioPredictor, examples: Sequence[Path] = ()) -> "gr
 
     page = Page(predictor, WORDS, (heat_maps, overlay, verdict))
     about, n = predictor.predictor.folder.about, len(predictor.labels)
+    drawn = bool((about.get("data") or {}).get("drawn"))
+    shown_examples = readable(examples)
+    examples = [path for path, _ in shown_examples]
     html = partial(gr.HTML, apply_default_css=False)
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     chosen = lambda *controls: choice_of(*controls, n)  # noqa: E731
@@ -185,13 +189,14 @@ def build_demo(predictor: GradioPredictor, examples: Sequence[Path] = ()) -> "gr
                     )
                 with gr.Column(elem_id="program", min_width=280):
                     answer = html(WELCOME, elem_id="answer")
+                    html(f"<p>{KNOWS}</p>", elem_id="knows", visible=drawn)
                     with gr.Accordion("Adjust the answer", open=False, elem_id="controls"):
                         shift = gr.Slider(
                             -3, 3, 0, step=0.1, label="Bolder or stricter",
                             info="Left: more genres, right: fewer. Moves every genre's own threshold, in log-odds.",
                         )  # fmt: skip
                         top_k = gr.Slider(1, n, n, step=1, label="At most this many genres")
-                        alike = gr.Checkbox(False, label="One threshold for all genres")
+                        alike = gr.Checkbox(False, label="One threshold for all genres", info=ALIKE)
                         threshold = gr.Slider(0, 1, 0.5, step=0.01, label="That threshold", visible=False)
                         tta = gr.Checkbox(
                             False,
@@ -199,7 +204,7 @@ def build_demo(predictor: GradioPredictor, examples: Sequence[Path] = ()) -> "gr
                             info=f"As it is, mirrored, and cropped: {views_words(about.get('modes') or {}, WORDS)}.",
                         )
                     pick = html(
-                        stage.examples_html([(path.stem, load_poster(path)) for path in examples], WORDS),
+                        stage.examples_html([(path.stem, picture) for path, picture in shown_examples], WORDS),
                         js_on_load=stage.EXAMPLES_JS,
                         elem_id="examples",
                         visible=bool(examples),
@@ -209,7 +214,7 @@ def build_demo(predictor: GradioPredictor, examples: Sequence[Path] = ()) -> "gr
                 drops = gr.File(label="Posters", file_count="multiple", elem_id="drops", height=170)
                 progress, gallery = html(elem_id="progress"), html(elem_id="gallery")
             with gr.Tab("About this model"):
-                limits = (DRAWN, *LIMITS) if (about.get("data") or {}).get("drawn") else LIMITS
+                limits = (DRAWN, *LIMITS) if drawn else LIMITS
                 html(about_html(about, WORDS, limits, engine(predictor.predictor)), elem_id="about")
         html(FOOTER, js_on_load=FOOTER_JS, elem_id="footer")
 
@@ -224,12 +229,18 @@ def build_demo(predictor: GradioPredictor, examples: Sequence[Path] = ()) -> "gr
             read_example, [visit, tta, *controls, clicked], [visit, answered, *shown], trigger_mode="multiple", **quiet
         )
         for event in (came, went):
-            # One at a time over all visitors: each map costs some forty looks, in small batches that answers come between.
-            event.then(maps, visit, layers, concurrency_limit=1, trigger_mode="multiple", **quiet)
+            # The page itself lets few wait: in the queue, maps would stand in the way of answers.
+            event.then(maps, visit, layers, concurrency_limit=None, trigger_mode="multiple", **quiet)
         # One listener for all: with one each, the answer to an earlier move might come after that to a later one.
         moved = [control.input for control in (shift, top_k, threshold, alike)]
         gr.on(moved, decide, [visit, answered, *controls], [visit, answer], trigger_mode="always_last", **quiet)
-        alike.input(lambda on: gr.Slider(visible=on), alike, threshold, queue=False, **quiet)
+        alike.input(
+            lambda on: (gr.Slider(visible=bool(on)), gr.Slider(visible=not on)),
+            alike,
+            [threshold, shift],
+            queue=False,
+            **quiet,
+        )
         tta.input(look_again, [visit, answered, tta, *controls], [visit, answer], **quiet)
         demo.unload(demo.forget)
         drops.upload(
@@ -250,6 +261,7 @@ def build_demo(predictor: GradioPredictor, examples: Sequence[Path] = ()) -> "gr
     return demo
 
 
+ALIKE = "In place of each genre's own; bolder or stricter does not move it."
 MARQUEE = """<header class="foyer"><div class="bulbs" aria-hidden="true"></div><div class="sign">
 <p class="kicker">Lobbycard</p><h1>What kind of film is this?</h1>
 <p>Show it a movie poster. It says which genres the poster promises, how sure it is, and where it looked.</p>

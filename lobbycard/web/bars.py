@@ -21,7 +21,7 @@ def answer_html(answer: Answer, words: Words, note: str = "") -> str:
         parts.append(f'<p class="hint">This does not look like a {text(words.item)}: {text(answer.unlike)}.</p>')
     if answer.guess:
         parts.append(
-            f'<p class="hint">No {text(words.label)} reached its threshold. This one came closest to certain, '
+            f'<p class="hint">No {text(words.label)} reached its threshold. This is the most probable one, '
             "so take it as a guess.</p>"
         )
     parts.append(_list(answer, given, "given", f"{words.labels} given"))
@@ -46,9 +46,10 @@ def spoken(answer: Answer, words: Words) -> str:
     return f"{'Best guess, below its threshold' if answer.guess else words.labels.capitalize()}: {said}.{unlike}"
 
 
-def problem_html(error: str, heading: str = "That did not work") -> str:
-    """What went wrong, in place of an answer."""
-    error = error[:1].upper() + error[1:]
+def problem_html(error: str, heading: str = "That did not work", begins_with: str = "") -> str:
+    """What went wrong, in place of an answer; a name that it `begins_with` stays as its owner wrote it."""
+    if not (begins_with and error.startswith(begins_with)):
+        error = error[:1].upper() + error[1:]
     return (
         f'<section class="answer problem" role="alert"><p class="kicker">{text(heading)}</p>'
         f"<p>{text(error)}</p></section>"

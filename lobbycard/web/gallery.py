@@ -50,8 +50,9 @@ def harmless(name: str) -> str:
 def gallery_html(rows: Sequence[Row], labels: Sequence[str], words: Words, note: str = "") -> str:
     """Cards, the link to the CSV, and the same as a table."""
     failed = sum(row.answer is None for row in rows)
-    said = f"{len(rows)} {words.items if len(rows) != 1 else words.item} read"
-    said += f", {failed} of them could not be" if failed else ""
+    said = (
+        f"{f'{len(rows) - failed} of ' * bool(failed)}{len(rows)} {words.items if len(rows) != 1 else words.item} read"
+    )
     file = base64.b64encode(csv_text(rows, labels, words).encode()).decode()
     return (
         f'<section class="many"><p class="announce" hidden>{text(said)}</p><div class="bar"><p>{text(said)}. '
@@ -94,10 +95,14 @@ def _card(row: Row) -> str:
     )
 
 
+def _given(answer: Answer) -> str:
+    return ", ".join(answer.labels) + " (best guess)" * answer.guess
+
+
 def _table(rows: Sequence[Row], words: Words) -> str:
     body = "".join(
         f'<tr><th scope="row">{text(row.name)}</th>'
-        f"<td>{text(', '.join(row.answer.labels) if row.answer else '')}</td><td>{text(row.error)}</td></tr>"
+        f"<td>{text(_given(row.answer) if row.answer else '')}</td><td>{text(row.error)}</td></tr>"
         for row in rows
     )
     heads = "".join(f'<th scope="col">{text(head)}</th>' for head in ("Image", words.labels.capitalize(), "Error"))

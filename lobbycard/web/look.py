@@ -73,6 +73,12 @@ def theme() -> Any:
         "checkbox_border_color_selected": "accent",
         "checkbox_label_background_fill": "card",
         "checkbox_label_text_color": "ink",
+        "button_primary_background_fill": "accent",
+        "button_primary_background_fill_hover": "accent",
+        "button_primary_text_color": "on-accent",
+        "button_primary_text_color_hover": "on-accent",
+        "button_primary_border_color": "accent",
+        "button_primary_border_color_hover": "accent",
         "button_secondary_background_fill": "card",
         "button_secondary_text_color": "ink",
         "button_secondary_border_color": "edge",
@@ -83,7 +89,11 @@ def theme() -> Any:
     import inspect
 
     known = inspect.signature(made.set).parameters
-    return made.set(**{name: value for name, value in settings.items() if name in known}, block_shadow="none")
+    return made.set(
+        **{name: value for name, value in settings.items() if name in known},
+        block_shadow="none",
+        input_border_width="1px",
+    )
 
 
 def _variables() -> str:

@@ -1,12 +1,17 @@
 """Before the page opens: which model, which examples, whose password; without Gradio."""
 
 import csv
+import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from lobbycard.catalog.image import load_poster
 from lobbycard.errors import InputError
 from lobbycard.poster.answers import PICTURES
 from lobbycard.poster.artifact import INT8, MANIFEST, ONNX
@@ -50,8 +55,13 @@ def newest_model(here: Path) -> Path | None:
 
 
 def only_precision(model: Path) -> str:
-    """`fast` for a model folder with the int8 network alone, as in a Space that was staged so; else `fp32`."""
-    return "fast" if (model / INT8).is_file() and not (model / ONNX).is_file() else "fp32"
+    """`fast` for a model whose `model.json` names the int8 network alone, as in a Space that was staged so; else `fp32`."""
+    try:
+        about = json.loads((model if model.name == MANIFEST else model / MANIFEST).read_text(encoding="utf-8"))
+        files = set(about["files"])
+    except (OSError, ValueError, KeyError, TypeError):  # who opens the model says what is wrong with it
+        return "fp32"
+    return "fast" if INT8 in files and ONNX not in files else "fp32"
 
 
 def find_examples(model: Path, about: Mapping[str, Any], here: Path) -> list[Path]:
@@ -66,6 +76,17 @@ def find_examples(model: Path, about: Mapping[str, Any], here: Path) -> list[Pat
         return []
     held_out = _held_out(model / SPLIT)
     return _spread(path for path in _pictures(DRAWN) if held_out is None or path.stem in held_out)
+
+
+def readable(paths: Iterable[Path]) -> list[tuple[Path, Image.Image]]:
+    """Pictures with their paths; one that cannot be read is said on standard error and left out."""
+    found = []
+    for path in paths:
+        try:
+            found.append((path, load_poster(path)))
+        except (InputError, OSError) as error:
+            print(f"lobbycard: example left out: {error}", file=sys.stderr)
+    return found
 
 
 def _held_out(split: Path) -> set[str] | None:

@@ -25,10 +25,13 @@
     voice.className = 'lc-hidden'
     voice.setAttribute('role', 'status')
     document.body.append(voice)
-    let said = ''
+    let said = '', problem = null
     new MutationObserver(() => {
       const now = [...document.querySelectorAll('.announce')].filter(p => p.closest('.tabitem')?.offsetParent).map(p => p.textContent).join(' ')
       if (now !== said) voice.textContent = said = now
+      const wrong = document.querySelector('#answer .problem')
+      if (wrong && wrong !== problem) wrong.scrollIntoView({block: 'nearest'})
+      problem = wrong
     }).observe(document.body, {childList: true, subtree: true})
   }
   document.body ? listen() : addEventListener('DOMContentLoaded', listen)

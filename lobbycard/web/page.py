@@ -1,5 +1,6 @@
 """What happens on the page: one function an event, values in, HTML out. The layout, and the words, are the front door's."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -19,7 +20,9 @@ from lobbycard.web.stage import SHOWN, maps_html, picture_html, working_html
 from lobbycard.web.words import Words, engine, spent
 
 CHUNK = 8  # pictures of one visitor that wait together, so that others come in between
+MAPS = 8  # pictures that wait for their maps at once; whoever comes then is told so, and nobody waits behind maps for an answer
 PATIENCE = 60  # seconds that a visitor with many pictures waits for room, before the rest are rows with an error
+NO_MAP = "No map of where it looked this time: too many are waiting. The answer stands."
 
 Maps = Callable[[Callable[[np.ndarray], np.ndarray], np.ndarray], np.ndarray]
 Overlay = Callable[[Image.Image, np.ndarray], Image.Image]
@@ -39,6 +42,8 @@ class Page:
         """`explain` gives the maps of a picture, draws one, and says what is to be said of one (or "")."""
         self.service, self.words = service, words
         self._maps, self._overlay, self._says = explain
+        self._mapping: list[Reading] = []  # those whose maps are made, or wait for it
+        self._door, self._one_at_a_time = threading.Lock(), threading.Lock()
 
     def read(self, visit: Visit, source: Any, name: str, choice: Choice, tta: bool) -> tuple[str, str, str]:
         """HTML of the picture, of the maps (which come later), and of the answer; `visit` remembers it."""
@@ -48,7 +53,7 @@ class Page:
         except Busy as error:
             return "", "", problem_html(str(error), "Full house")
         if reading.error:
-            return "", "", problem_html(reading.error)
+            return "", "", problem_html(reading.error, begins_with=name)
         visit.reading = reading
         said = working_html("Finding out where it looked\N{HORIZONTAL ELLIPSIS}")
         return picture_html(reading.shown, name, self.words), said, self.decide(visit, choice)
@@ -84,14 +89,32 @@ class Page:
         return self.decide(visit, choice)
 
     def maps(self, visit: Visit) -> str | None:
-        """HTML of the maps over the picture; None where the visitor has gone on to another one."""
+        """HTML of the maps over the picture; None where the visitor has gone on to another one, or asked twice.
+
+        One picture's at a time over all visitors: they cost some forty looks, in small batches that answers come between.
+        """
         reading = visit.reading
         if reading is None or reading.shown is None:
             return None
+        with self._door:
+            if any(other is reading for other in self._mapping):
+                return None
+            if len(self._mapping) >= MAPS:
+                return working_html(NO_MAP)
+            self._mapping.append(reading)
         try:
-            found = self._maps(self.service.from_pixels, reading.pixels)
+            with self._one_at_a_time:
+                return self._mapped(visit, reading)
         except Busy:
-            return working_html("No map of where it looked this time: too many are waiting. The answer stands.")
+            return working_html(NO_MAP)
+        finally:
+            with self._door:
+                self._mapping = [other for other in self._mapping if other is not reading]
+
+    def _mapped(self, visit: Visit, reading: Reading) -> str | None:
+        if visit.reading is None or visit.reading.pixels is not reading.pixels:
+            return None
+        found = self._maps(self.service.from_pixels, reading.pixels)
         # What the model gives by its own thresholds comes first: that is what a visitor asks about.
         given = reading.probabilities >= self.service.predictor.thresholds
         order = np.lexsort((-reading.probabilities, ~given))
@@ -167,7 +190,7 @@ class Page:
 
 
 def choice_of(top_k: float | None, one_for_all: bool, threshold: float | None, shift: float | None, n: int) -> Choice:
-    """What the controls say; a top-k of all `n` labels is none."""
+    """What the controls say; a top-k of all `n` labels is none, and one threshold for all stays where it was put."""
     with suppress(TypeError, ValueError):
         top_k = None if top_k is None or int(top_k) >= n else int(top_k)
-    return Choice(top_k, threshold if one_for_all else None, shift or 0.0)
+    return Choice(top_k, threshold if one_for_all else None, 0.0 if one_for_all else shift or 0.0)

@@ -35,7 +35,7 @@ def maps_html(layers: Sequence[tuple[str, Image.Image, str]], words: Words, shap
 
     Args:
         layers: (label, picture with its map drawn in, what has to be said of it or ""), the most probable label first. The
-            first is shown at once, unless something has to be said of it.
+            first is shown at once; where something has to be said of it, that alone.
         shape: width and height of the picture in the frame.
     """
     # The first choice shows nothing; CSS pairs the n-th choice with the n-th layer, so no script is needed.
@@ -51,7 +51,10 @@ def maps_html(layers: Sequence[tuple[str, Image.Image, str]], words: Words, shap
     captions = "".join(
         f'<p class="caption n{n}">{text(caption)}</p>' for n, (*_, caption) in enumerate(layers, 1) if caption
     )
-    pairs = ",".join(f".maps:has(input.n{n}:checked) .n{n}:is(.layer,.caption)" for n in range(1, len(layers) + 1))
+    if not shown and layers:
+        name, _, caption = layers[0]
+        captions += f'<p class="caption n0">{text(name)}: {text(caption[:1].lower() + caption[1:])}</p>'
+    pairs = ",".join(f".maps:has(input.n{n}:checked) .n{n}:is(.layer,.caption)" for n in range(len(layers) + 1))
     return (
         f'<div class="maps" style="--ratio:{_ratio(shape)}"><style>{pairs}{{display:block}}</style>'
         f'<div class="layers">{pictures}</div>'

@@ -126,7 +126,13 @@ class Blocks(gr.Blocks):
         files = {} if block_fn.preprocess else dict(self._files(block_fn, inputs))
         rest = [None if n in files else value for n, value in enumerate(inputs)]
         client_utils.traverse(rest, self._check_uploaded, _names_file)
-        processed = await super().preprocess_data(block_fn, rest, state, explicit_call)
+        try:
+            processed = await super().preprocess_data(block_fn, rest, state, explicit_call)
+        except gr.Error as error:  # a value out of its range: the visitor's mistake, not one of this program's
+            error.print_exception = False
+            raise
+        except (TypeError, ValueError, KeyError, AttributeError) as error:  # of a kind that the page never sends
+            raise gr.Error(f"unexpected input ({type(error).__name__})", print_exception=False) from None
         return [files.get(n, value) for n, value in enumerate(processed)]
 
     async def postprocess_data(self, block_fn, predictions, state):
