@@ -13,9 +13,7 @@ from lobbycard.web.api import is_api_path
 from lobbycard.web.intake import Intake, Refusal, hear_out
 
 UPLOAD = "/gradio_api/upload"
-JSON_BYTES = (
-    2_000_000  # of a request that is no upload: an event's values, of which a batch's 200 file names take 100 kB
-)
+JSON_BYTES = 2_000_000  # of a request that is no upload; the values of an event with 200 file names take 100 kB
 # What the page has no use for. Deep links would write a visitor's state to disk and show it to whoever has the link.
 CLOSED = (
     "/monitoring",
@@ -83,7 +81,8 @@ class Desk:
         request, answer = Request(scope, receive), _Answer(send)
         try:
             async with self._intake.room() as take:
-                most = limits.body_bytes if path.rstrip("/") == UPLOAD else JSON_BYTES
+                # Gradio's page sends all the files of one drop in one request; half the room is left for others.
+                most = limits.spool_bytes // 2 if path.rstrip("/") == UPLOAD else JSON_BYTES
                 body = _Body(self._intake.pieces(request, most, take), receive)
                 answer.refused = lambda: body.refusal is not None
                 has_body = "content-length" in request.headers or "transfer-encoding" in request.headers

@@ -36,7 +36,7 @@ class Limits:
     file_bytes: int = 20_000_000
     body_bytes: int = 64_000_000
     spool_bytes: int = 512_000_000
-    body_seconds: float = 120
+    body_seconds: float = 300
     stall_seconds: float = 20
     files: int = 32
     pixels: int = MAX_PIXELS
