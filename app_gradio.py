@@ -19,6 +19,7 @@ from lobbycard.errors import InputError
 from lobbycard.front import front_door
 from lobbycard.poster.answers import Choice
 from lobbycard.poster.predictor import PosterPredictor
+from lobbycard.web.address import check_environment
 from lobbycard.web.opening import Loading, credentials, find_examples, newest_model, only_precision, readable
 from lobbycard.web.service import Answer, Limits, Service
 from lobbycard.web.words import Words
@@ -234,13 +235,7 @@ def build_demo(predictor: GradioPredictor, examples: Sequence[Path] = ()) -> "gr
         # One listener for all: with one each, the answer to an earlier move might come after that to a later one.
         moved = [control.input for control in (shift, top_k, threshold, alike)]
         gr.on(moved, decide, [visit, answered, *controls], [visit, answer], trigger_mode="always_last", **quiet)
-        alike.input(
-            lambda on: (gr.Slider(visible=bool(on)), gr.Slider(visible=not on)),
-            alike,
-            [threshold, shift],
-            queue=False,
-            **quiet,
-        )
+        alike.input(lambda on: gr.Slider(visible=bool(on)), alike, threshold, **quiet)
         tta.input(look_again, [visit, answered, tta, *controls], [visit, answer], **quiet)
         demo.unload(demo.forget)
         drops.upload(
@@ -261,7 +256,7 @@ def build_demo(predictor: GradioPredictor, examples: Sequence[Path] = ()) -> "gr
     return demo
 
 
-ALIKE = "In place of each genre's own; bolder or stricter does not move it."
+ALIKE = "In place of each genre's own; the slider for bolder or stricter then does nothing."
 MARQUEE = """<header class="foyer"><div class="bulbs" aria-hidden="true"></div><div class="sign">
 <p class="kicker">Lobbycard</p><h1>What kind of film is this?</h1>
 <p>Show it a movie poster. It says which genres the poster promises, how sure it is, and where it looked.</p>
@@ -320,6 +315,7 @@ def main(arguments: list[str] | None = None) -> None:
         precision = only_precision(model) if flags.precision == "auto" else flags.precision
         loading = Loading(lambda: GradioPredictor(model, flags.runtime, precision, flags.trust))
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+        check_environment()
         from lobbycard.web.look import look
         from lobbycard.web.server import serve
         from lobbycard.web.uploads import private_folder

@@ -20,16 +20,17 @@ import pytest
 from PIL import Image
 
 import app_gradio
-from app_gradio import GradioPredictor, build_demo, credentials, find_examples, find_model
+from app_gradio import GradioPredictor, build_demo, credentials, find_examples, find_model, only_precision, readable
 from lobbycard.catalog.image import ImageError
 from lobbycard.errors import InputError
 from lobbycard.poster.answers import Choice
 from lobbycard.web.about import about_html, views_words
-from lobbycard.web.bars import answer_html
+from lobbycard.web.bars import answer_html, problem_html
 from lobbycard.web.gallery import Row, csv_text, gallery_html, harmless
 from lobbycard.web.opening import EXAMPLES
-from lobbycard.web.page import Page, Visit, choice_of
+from lobbycard.web.page import MAPS, Page, Visit, choice_of
 from lobbycard.web.service import Answer, Limits, Reading, Service
+from lobbycard.web.stage import maps_html
 from lobbycard.web.words import Words, listed, percent
 
 gradio_client = pytest.importorskip("gradio_client")
@@ -498,6 +499,113 @@ def test_maps_come_for_every_label_and_never_for_a_picture_that_was_left(predict
     page._maps = meanwhile
     assert page.maps(visit) is None
     assert visit.reading.name == "b.jpg" and visit.reading.shown is not None
+
+
+def test_few_wait_for_maps_and_whoever_comes_then_is_told_at_once(predictor, pictures):
+    page, visits = page_of(predictor), [Visit() for _ in range(MAPS + 1)]
+    for visit in visits:
+        page.read(visit, pictures[0].read_bytes(), "a.jpg", Choice(), False)
+    held, real = threading.Event(), page._maps
+    page._maps = lambda *given: (held.wait(30), real(*given))[1]
+    with ThreadPoolExecutor(MAPS) as pool:
+        waiting = [pool.submit(page.maps, visit) for visit in visits[:MAPS]]
+        assert until_true(lambda: len(page._mapping) == MAPS)
+        assert "too many are waiting" in page.maps(visits[MAPS])
+        assert page.maps(visits[0]) is None  # asked twice
+        held.set()
+        assert all("data:image" in done.result(30) for done in waiting)
+    assert page._mapping == [] and "data:image" in page.maps(visits[MAPS])
+
+
+def test_maps_of_one_visitor_leave_the_queue_to_the_answers_of_others(trained, pictures, monkeypatch):
+    monkeypatch.setattr(app_gradio, "QUEUE", 4)
+    predictor = GradioPredictor(trained.config.out, "onnx")
+    served, held, inside = Served(predictor), threading.Event(), threading.Event()
+    forward = predictor._batcher._forward
+    slow = lambda pixels, views: (inside.set(), held.wait(30)) if len(pixels) > 1 else None  # noqa: E731
+    monkeypatch.setattr(predictor._batcher, "_forward", lambda *given: (slow(*given), forward(*given))[1])
+    number, read = event_of(served, "read")
+    maps, event = event_of(served, "maps")
+    with httpx.Client(base_url=served.url, timeout=60) as wire:
+        join(wire, number, values_of(served, read, image=upload(served, pictures[0])), "greedy")
+        body = {"data": values_of(served, event), "fn_index": maps, "session_hash": "greedy"}
+        taken = [wire.post("/gradio_api/queue/join", json=body).status_code]
+        assert inside.wait(30)
+        for _ in range(30):
+            taken.append(wire.post("/gradio_api/queue/join", json=body).status_code)
+            assert until_true(lambda: len(served.demo._queue) == 0)
+        held.set()
+        assert set(taken) == {200}
+    assert served.client().predict(gradio_client.handle_file(str(pictures[1])), api_name="/predict")["genres"]
+    served.close()
+
+
+def test_what_has_to_be_said_of_the_first_map_is_said_without_a_click():
+    picture = Image.new("RGB", (20, 30))
+    silent = maps_html([("Drama", picture, "No place in particular."), ("War", picture, "")], WORDS, picture.size)
+    assert '<p class="caption n0">Drama: no place in particular.</p>' in silent and 'class="n0" checked' in silent
+    assert ".maps:has(input.n0:checked) .n0:is(.layer,.caption)" in silent
+    assert "caption n0" not in maps_html([("War", picture, "")], WORDS, picture.size)
+
+
+def test_a_value_out_of_its_range_is_told_to_the_visitor_and_is_no_traceback(served, pictures, capfd):
+    number, decide = event_of(served, "decide")
+    with httpx.Client(base_url=served.url, timeout=30) as wire:
+        for place, odd in ((-1, 99), (-1, "x"), (-1, [1]), (2, {"a": 1}), (2, -5)):
+            values = values_of(served, decide)
+            values[place] = odd
+            assert '"success":false' in join(wire, number, values, "odd").replace(": ", ":"), odd
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_one_threshold_for_all_is_the_one_that_is_set():
+    assert choice_of(3, True, 0.5, 3.0, 10) == Choice(3, 0.5, 0.0)
+    assert choice_of(3, False, 0.5, 3.0, 10) == Choice(3, None, 3.0)
+
+
+def test_a_guess_is_marked_in_the_table_and_file_names_stay_as_they_are():
+    guess = Answer(["War"], True, {"War": 0.2}, {"War": 0.5})
+    html = gallery_html([Row("a.jpg", guess, "data:,"), Row("nc_bad.jpg", error="nc_bad.jpg: empty")], ["War"], WORDS)
+    assert "<td>War (best guess)</td>" in html and "1 of 2 posters read." in html
+    assert "(best guess)" not in csv_text([Row("a.jpg", guess)], ["War"], WORDS)
+    assert "<p>nc_bad.jpg: empty" in problem_html("nc_bad.jpg: empty", begins_with="nc_bad.jpg")
+    assert "<p>Busy now" in problem_html("busy now")
+
+
+def test_an_example_that_cannot_be_read_is_left_out_and_named(predictor, pictures, tmp_path, capsys):
+    cut, pipe = tmp_path / "cut.jpg", tmp_path / "pipe.jpg"
+    cut.write_bytes(pictures[0].read_bytes()[:700])
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(pipe)
+    assert [path for path, _ in readable([cut, pictures[1], pipe, tmp_path / "none.jpg"])] == [pictures[1]]
+    said = capsys.readouterr().err
+    assert "example left out: cut.jpg: cut off or damaged" in said and "pipe.jpg" in said
+    demo = build_demo(predictor, [cut, pictures[1]])
+    [examples] = [block for block in demo.blocks.values() if block.elem_id == "examples"]
+    assert examples.value.count("<button") == 1
+
+
+def test_fast_is_chosen_by_itself_only_for_a_model_that_has_nothing_else(tmp_path):
+    (tmp_path / "model.int8.onnx").write_bytes(b"")
+    wanted = {"fast": ["model.int8.onnx"], "fp32": ["model.int8.onnx", "model.onnx"]}
+    for precision, files in wanted.items():
+        (tmp_path / "model.json").write_text(json.dumps({"files": dict.fromkeys(files, "")}))
+        assert only_precision(tmp_path) == precision
+    for text in ("{", "[]", '{"files": 3}'):
+        (tmp_path / "model.json").write_text(text)
+        assert only_precision(tmp_path) == "fp32"
+    assert only_precision(tmp_path / "export.pkl") == "fp32"
+
+
+def test_a_model_of_drawn_posters_says_so_beside_its_answers(predictor, monkeypatch):
+    seen = []
+    for drawn in (True, False):
+        about = predictor.predictor.folder.about
+        monkeypatch.setitem(about, "data", {**about["data"], "drawn": drawn})
+        [line] = [block for block in build_demo(predictor).blocks.values() if block.elem_id == "knows"]
+        seen.append(line.visible)
+        assert "posters drawn by code" in line.value
+    assert seen == [True, False]
 
 
 def event_of(served, name):

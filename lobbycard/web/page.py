@@ -42,7 +42,7 @@ class Page:
         """`explain` gives the maps of a picture, draws one, and says what is to be said of one (or "")."""
         self.service, self.words = service, words
         self._maps, self._overlay, self._says = explain
-        self._mapping: list[Reading] = []  # those whose maps are made, or wait for it
+        self._mapping: list[np.ndarray] = []  # pictures whose maps are made, or wait for it
         self._door, self._one_at_a_time = threading.Lock(), threading.Lock()
 
     def read(self, visit: Visit, source: Any, name: str, choice: Choice, tta: bool) -> tuple[str, str, str]:
@@ -97,11 +97,11 @@ class Page:
         if reading is None or reading.shown is None:
             return None
         with self._door:
-            if any(other is reading for other in self._mapping):
+            if any(pixels is reading.pixels for pixels in self._mapping):
                 return None
             if len(self._mapping) >= MAPS:
                 return working_html(NO_MAP)
-            self._mapping.append(reading)
+            self._mapping.append(reading.pixels)
         try:
             with self._one_at_a_time:
                 return self._mapped(visit, reading)
@@ -109,7 +109,7 @@ class Page:
             return working_html(NO_MAP)
         finally:
             with self._door:
-                self._mapping = [other for other in self._mapping if other is not reading]
+                self._mapping = [pixels for pixels in self._mapping if pixels is not reading.pixels]
 
     def _mapped(self, visit: Visit, reading: Reading) -> str | None:
         if visit.reading is None or visit.reading.pixels is not reading.pixels:
