@@ -44,7 +44,7 @@ def main(quick: bool = False, clients: int = 32, seconds: float | None = None, j
     with TemporaryDirectory() as scratch:
         pictures = posters(128, Path(scratch))
         with resnet50_folder(SIZE, pictures) as folder:
-            latency = measure_latency(folder, pictures, rounds=12 if quick else 60)
+            latency = measure_latency(folder, pictures, rounds=10 if quick else 60)
             bare = measure_bare(folder, pictures, seconds=1.5 if quick else 10)
             start = measure_start(folder, pictures[0], rounds=1 if quick else 3)
             load = measure_load(folder, pictures, clients, seconds)
@@ -102,6 +102,7 @@ def measure_latency(folder: Path, pictures: list[bytes], rounds: int) -> dict[st
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(-2, rounds):
         for name, way in ways.items():
+            time.sleep(0.02)  # until the others' threads have stopped spinning
             began = time.perf_counter()
             way(pictures[turn % len(pictures)])
             if turn >= 0:

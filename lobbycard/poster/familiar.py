@@ -181,7 +181,8 @@ def statistics(pixels: np.ndarray) -> np.ndarray:
     # All from a thumbnail: how sharp a file is tells where it was found, not what it shows.
     small = np.asarray(Image.fromarray(pixels).resize(THUMBNAIL, Image.Resampling.BOX), np.float32) / 255
     grey = small @ np.float32([0.299, 0.587, 0.114])
-    saturation = small.max(axis=-1) - small.min(axis=-1)
+    red, green, blue = np.moveaxis(small, -1, 0)
+    saturation = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     across, down = np.abs(np.diff(grey, axis=1))[:-1], np.abs(np.diff(grey, axis=0))[:, :-1]
     edges = np.hypot(across, down)
     fine = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
@@ -202,8 +203,7 @@ def statistics(pixels: np.ndarray) -> np.ndarray:
             -(shares * np.log2(shares)).sum(),
             np.log(shares.max() + 0.01),
             np.log((across.mean() + 0.003) / (down.mean() + 0.003)),
-            np.quantile(grey, 0.02),
-            np.quantile(grey, 0.98),
+            *np.quantile(grey, [0.02, 0.98]),
             np.log(border.std(axis=0).mean() + 0.01),
         ],
         dtype=np.float64,
