@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -40,6 +41,8 @@ class Process:
             encoding="utf-8",
             errors="replace",
             cwd=ROOT,
+            # A shell's background job hands down that SIGINT is ignored; these processes shall hear it.
+            preexec_fn=None if sys.platform == "win32" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             env={**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_ANALYTICS_ENABLED": "False", **environment},
         )
         self.lines, self._news = [], queue.Queue()
