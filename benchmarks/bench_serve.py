@@ -37,15 +37,15 @@ def main(quick: bool = False, clients: int = 32, seconds: float | None = None, j
     Args:
         quick: few repetitions; ends within 50 s
         clients: that ask at the same time
-        seconds: under load; 60, or 5 with --quick
+        seconds: under load; 60, or 3 with --quick
         json_file: also write the last line there
     """
-    seconds = seconds or (5 if quick else 60)
+    seconds = seconds or (3 if quick else 60)
     with TemporaryDirectory() as scratch:
-        pictures = posters(128, Path(scratch))
+        pictures = posters(104, Path(scratch))
         with resnet50_folder(SIZE, pictures) as folder:
-            latency = measure_latency(folder, pictures, rounds=10 if quick else 60)
-            bare = measure_bare(folder, pictures, seconds=1.5 if quick else 10)
+            latency = measure_latency(folder, pictures, rounds=8 if quick else 60)
+            bare = measure_bare(folder, pictures, seconds=1 if quick else 10)
             start = measure_start(folder, pictures[0], rounds=1 if quick else 3)
             load = measure_load(folder, pictures, clients, seconds)
     ms = {name: round(1000 * statistics.median(times), 2) for name, times in latency.items()}
