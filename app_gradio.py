@@ -272,7 +272,7 @@ controls, until the page is closed or ten minutes after it was last used.</p>
 # Gradio knows its address behind a proxy; a relative link would miss it where the page's has no slash at the end.
 FOOTER_JS = """element.querySelector('a').href = `${(window.gradio_config?.root ?? '').replace(/[/]$/, '')}/docs`"""
 NO_MODEL = (
-    "no model here: neither models/poster-genres nor models/sample; make one with: make train "
+    "no model here, neither beside the app nor in models/; make one with: make train "
     "(or python train_model.py), or name one with --model DIR"
 )
 
@@ -282,7 +282,7 @@ class Flags:
     """A page where one drops a poster and gets its genres, with a REST API beside it.
 
     Args:
-        model: model folder, or a fastai learner (.pkl); the one beside this file or the last one trained, if not given
+        model: model folder, or a fastai learner (.pkl); the one beside this file or the newest in models/, if not given
         runtime: auto takes what is quickest on this machine
         precision: fast computes in int8 or bf16, at nearly the same quality; auto is fp32 where the model has it
         trust: --model is a fastai learner (.pkl) without its folder, and the code in it may run
@@ -290,7 +290,7 @@ class Flags:
         host: address to listen on; 127.0.0.1 (this machine alone) if not given, or GRADIO_SERVER_NAME
         port: 7860 or the next that is free if not given, or GRADIO_SERVER_PORT
         auth: user:password to ask visitors for; better given in the environment, as LOBBYCARD_AUTH
-        root_path: path under which a proxy shows this page, such as /lobby
+        root_path: path (/lobby) or address under which a proxy shows this page
     """
 
     model: Path | None = None

@@ -164,6 +164,18 @@ def test_pain_25_26_28_command_line(pack, outcomes, trained, tmp_path, direct):
     print("most memory, command line:", most, "KB")
 
 
+def through(door, pack, ask, server, direct):
+    """The whole pack through one door of a server, which is well afterwards."""
+    found = in_parallel(pack, ask)
+    check(pack, found)
+    same_however_it_lies(pack, found)
+    print(f"most memory, {door}:", peak(server.popen.pid), "KB")
+    same_as_direct(pack, found, direct, 1e-3)
+    assert healthy(server.url) and within_a_gigabyte(server.popen.pid)
+    assert "Traceback" not in "\n".join(server.lines)
+    return found
+
+
 def test_pain_24_25_26_28_api(pack, outcomes, server, direct):
     def ask(one: Hostile):
         body, kind = multipart(("files", one.name, one.data))
@@ -177,14 +189,7 @@ def test_pain_24_25_26_28_api(pack, outcomes, server, direct):
             return REFUSAL, result["error"]["message"], {}
         return ANSWER, "|".join(genre["name"] for genre in result["genres"]), result["probabilities"]
 
-    found = in_parallel(pack, ask)
-    check(pack, found)
-    same_however_it_lies(pack, found)
-    outcomes["api"] = found
-    print("most memory, api:", peak(server.popen.pid), "KB")
-    same_as_direct(pack, found, direct, 1e-3)
-    assert healthy(server.url) and within_a_gigabyte(server.popen.pid)
-    assert "Traceback" not in "\n".join(server.lines)
+    outcomes["api"] = through("api", pack, ask, server, direct)
 
 
 def test_pain_24_25_26_28_page(pack, outcomes, server, direct):
@@ -194,14 +199,7 @@ def test_pain_24_25_26_28_page(pack, outcomes, server, direct):
             return kind, found, {}
         return kind, "|".join(genre["name"] for genre in found["genres"]), found["probabilities"]
 
-    found = in_parallel(pack, ask)
-    check(pack, found)
-    same_however_it_lies(pack, found)
-    outcomes["page"] = found
-    print("most memory, page:", peak(server.popen.pid), "KB")
-    same_as_direct(pack, found, direct, 1e-3)
-    assert healthy(server.url) and within_a_gigabyte(server.popen.pid)
-    assert "Traceback" not in "\n".join(server.lines)
+    outcomes["page"] = through("page", pack, ask, server, direct)
 
 
 def test_pain_29_the_page_opens_and_fetches_nothing_that_a_client_names(server, tmp_path):

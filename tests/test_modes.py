@@ -94,6 +94,13 @@ def test_fast_cannot_be_had_from_a_learner(folder):
         PosterPredictor(folder, precision="int4")
 
 
+def test_auto_never_takes_a_fast_mode_that_was_refused(folder):
+    quick = {"milliseconds": 1.0, "refused": "in bf16 it loses 0.2 of mAP, allowed is 0.005"}
+    slow = {"milliseconds": 9.0}
+    found = PosterPredictor(edited(folder, machine=cpu_name(), int8=slow, bf16=quick), precision="fast")
+    assert (found.runtime, found.precision) == ("onnx", "int8")
+
+
 @pytest.mark.parametrize(
     ("machine", "torch_ms", "expected"), [("here", 1.0, "torch"), ("here", 9.5, "onnx"), ("elsewhere", 1.0, "onnx")]
 )

@@ -59,10 +59,12 @@ def _quickest(folder: ModelFolder, precision: Precision) -> str:
     wanted = {"onnx": "fp32", "torch": "torch fp32"} if precision == "fp32" else {"onnx": "int8", "torch": "bf16"}
     modes = folder.about.get("modes", {})
     there = [name for name in wanted if find_spec(PACKAGES[name])]
-    if precision == "fast" and INT8 not in folder.about.get("files", {}) and "torch" in there:
-        return "torch"
+    if precision == "fast":
+        there = [name for name in there if not modes.get(wanted[name], {}).get("refused")]
+        if INT8 not in folder.about["files"]:
+            there = [name for name in there if name != "onnx"]
     if "onnx" not in there:
-        return "torch"
+        return "torch" if "torch" in there else "onnx"  # where neither can be had, `choose` says why
     if modes.get("machine") == cpu_name():
         speed = {name: modes.get(wanted[name], {}).get("milliseconds") for name in there}
         if all(speed.values()) and "torch" in speed and speed["torch"] < 0.8 * speed["onnx"]:

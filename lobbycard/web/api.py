@@ -217,19 +217,7 @@ def _result(service: Service, reading: Reading, choice: Choice, plural: str) -> 
     if reading.error:
         error = {"status": STATUSES[reading.status], "message": reading.error}
         return {"file": reading.name, plural: [], "guess": False, "unlike": None, "probabilities": {}, "error": error}
-    answer = service.answer(reading, choice)
-    sure = {label: round(p, 6) for label, p in answer.probabilities.items()}
-    return {
-        "file": reading.name,
-        plural: [
-            {"name": label, "probability": sure[label], "threshold": round(answer.thresholds[label], 6)}
-            for label in answer.labels
-        ],
-        "guess": answer.guess,
-        "unlike": answer.unlike or None,
-        "probabilities": sure,
-        "error": None,
-    }
+    return service.described(reading, choice, plural) | {"error": None}
 
 
 def _finite(value: Any) -> Any:
@@ -252,7 +240,7 @@ def _about(service: Service, contract: Contract) -> dict[str, Any]:
         "metrics": about.get("metrics", {}),
         "input": about.get("input", {}),
         "runtime": predictor.runtime,
-        "precision": getattr(predictor, "precision", "fp32"),
+        "precision": predictor.precision,
         "limits": contract.limits,
         "versions": {"service": __version__, **{f"model/{k}": v for k, v in about.get("versions", {}).items()}},
     }

@@ -171,18 +171,8 @@ class Page:
         [reading] = self.service.read([source], tta, [name])
         if reading.error:
             raise InputError(reading.error)
-        answer, predictor = self.service.answer(reading, choice), self.service.predictor
-        sure = {label: round(p, 6) for label, p in answer.probabilities.items()}
-        given = [
-            {"name": label, "probability": sure[label], "threshold": round(answer.thresholds[label], 6)}
-            for label in answer.labels
-        ]
-        return {
-            "file": name,
-            self.words.labels: given,
-            "guess": answer.guess,
-            "unlike": answer.unlike or None,
-            "probabilities": sure,
+        predictor = self.service.predictor
+        return self.service.described(reading, choice, self.words.labels) | {
             "runtime": predictor.runtime,
             "precision": predictor.precision,
             "milliseconds": round(reading.milliseconds, 1),

@@ -218,6 +218,25 @@ class Service:
             unlike=reading.unlike,
         )
 
+    def described(self, reading: Reading, choice: Choice, plural: str) -> dict[str, Any]:
+        """`answer` as plain values, which page and API both give to programs; the labels given stand under `plural`.
+
+        Raises:
+            InputError: as `answer`.
+        """
+        answer = self.answer(reading, choice)
+        sure = {label: round(p, 6) for label, p in answer.probabilities.items()}
+        return {
+            "file": reading.name,
+            plural: [
+                {"name": label, "probability": sure[label], "threshold": round(answer.thresholds[label], 6)}
+                for label in answer.labels
+            ],
+            "guess": answer.guess,
+            "unlike": answer.unlike or None,
+            "probabilities": sure,
+        }
+
 
 def _small(picture: Image.Image, side: int) -> Image.Image:
     """A copy, at most `side` pixels high and wide, in the picture's own proportions."""
