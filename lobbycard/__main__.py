@@ -99,6 +99,43 @@ def evaluate(
 
 
 @app.command
+def compare(
+    models: tyro.conf.Positional[tuple[Path, ...]],
+    /,
+    csv: Path,
+    images: Path,
+    json: Path | None = None,
+    tta: bool = False,
+    runtime: Runtime = "auto",
+    precision: Precision = "fp32",
+    trust: bool = False,
+) -> None:
+    """Tell which model is better, by how much and at which genres, on movies that none of them was trained on.
+
+    Args:
+        models: model folders, or fastai learners (.pkl); the others are measured against the first
+        csv: movie table in the Kaggle file's columns; movies that a model was trained on are left out
+        images: folder of its posters, tt<imdbId>.jpg
+        json: where to write the numbers
+        tta: average over three views of each poster
+        runtime: auto takes what was measured to be fastest
+        precision: fast computes in int8 (ONNX Runtime) or bf16 (PyTorch)
+        trust: a fastai learner (.pkl) is given without its folder, and the code in it may run
+    """
+    from lobbycard.poster.comparison import compare_models, open_models
+    from lobbycard.poster.evaluation import write_evaluation
+    from lobbycard.report.comparison import comparison_text
+
+    predictors = open_models(models, runtime, trust, precision)
+    if json is not None:
+        check_destination(json, [csv, *(file for one in predictors.values() for file in one.folder.all_files)])
+    found = compare_models(predictors, csv, images, tta)
+    print(f"\n{comparison_text(found, 'poster', 'genre')}")
+    if json is not None:
+        write_evaluation(found, json)
+
+
+@app.command
 def download(
     csv: Path,
     images: Path = Config.images,

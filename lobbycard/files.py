@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and cells of a CSV that stay text."""
 
 import errno
 import hashlib
@@ -88,6 +88,14 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with atomic_path(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def harmless(text: str) -> str:
+    """Somebody else's words for a cell of a CSV, so that no spreadsheet takes them for a formula.
+
+    Source: OWASP, "CSV Injection": cells that begin with = + - @, tab or carriage return.
+    """
+    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") or text[:1] in ("\t", "\r") else text
 
 
 def sha256(path: Path) -> str:

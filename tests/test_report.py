@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
 from lobbycard.report import Findings, exhibits, metrics_table, page, plots, words, write_card, write_report
+from lobbycard.report.sight import sight
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 LABELS = ["Animation", "Comedy", "Horror"]
@@ -99,6 +101,30 @@ def findings(**changes) -> Findings:
         "label_noun": "genre",
     }
     return Findings(**(values | changes))
+
+
+def doubtful(only: int = 3, **ci95) -> Findings:
+    """Seventy-two items with every combination of three labels, all seen, and three listings that look wrong; `ci95` are
+    intervals of average precision, by label."""
+    labels = LABELS[:only]
+    truth = (np.arange(72)[:, None] >> np.arange(only) & 1).astype(bool)
+    p = np.where(truth, 0.6, 0.05)
+    if only == 3:
+        p[4], p[1] = [0.05, 0.99, 0.01], [0.9, 0.05, 0.95]
+    values = {
+        "labels": labels,
+        "truth": truth,
+        "probabilities": p,
+        "decisions": p >= 0.5,
+        "thresholds": THRESHOLDS[:only],
+        "item_ids": [f"tt{i:07d}" for i in range(72)],
+        "titles": [""] * 72,
+        "misses": None,
+        "thumbnails": None,
+    }
+    rows = {label: dict(findings().per_label[label], support=36) for label in labels}
+    rows |= {label: dict(rows[label], ap_ci95=ends) for label, ends in ci95.items()}
+    return findings(**values, per_label=rows)
 
 
 def metrics(mean_ap, macro, micro, samples, width=None):
@@ -228,6 +254,7 @@ def test_report_shows_every_number_it_was_given(html):
         "1",
         "2",
         "1",
+        "too few",
     ]
     assert seen.row("0.50") == ["0.50", "0.232", "0.350", "0.444", "0.667", "0.716", "0.556"]
     assert seen.row("all layers") == [
@@ -317,6 +344,18 @@ def test_text_from_users_is_escaped_everywhere():
     assert seen.words.count("<script>alert(1)</script>") > 20
 
 
+def test_text_from_users_is_escaped_among_doubts_and_in_what_is_seen():
+    bad = "<script>alert(1)</script>\"'&"
+    f = doubtful()
+    labels = [f"{bad} {j}" for j in range(3)]
+    rows = dict(zip(labels, f.per_label.values(), strict=True))
+    rows[labels[0]]["ap_ci95"] = [0.51, 0.6]  # not seen, so named among what is not doubted
+    html = page.report(replace(f, labels=labels, per_label=rows, titles=[bad] * 72, item_ids=[bad] * 72))
+    assert "script" not in Page(html).tags and "<script" not in html
+    part = Page(html[html.index('<section id="doubts">') : html.index('<section id="training">')]).words
+    assert "Not doubted" in part and part.count("<script>alert(1)</script>") > 6
+
+
 def test_a_dollar_sign_in_a_phase_is_no_formula():
     html = page.report(findings(history=[history_row("$a_b$ $", 0, 0.5, 0.4, 0.3, "")]))
     assert "$a_b$ $" in html
@@ -389,21 +428,50 @@ def test_area_under_the_drawn_curve_is_average_precision(rounded):
     assert area == pytest.approx(average_precision_score(truth, score), abs=1e-12)
 
 
-def test_best_worst_and_surprising_items():
+def test_best_and_worst_items():
     shown = exhibits.items_to_show(findings(), count=1)
     assert [it.item_id for it in shown["worst"]] == ["tt0000003"]
     assert shown["worst"][0].marks == [("Comedy", "wrong", "0.90"), ("Horror", "missed", "0.10")]
-    assert [it.item_id for it in shown["surprising"]] == ["tt0000004"]
-    assert shown["surprising"][0].reason == "Listed as Comedy, yet given 0.30 (prior 0.67)."
     assert [it.item_id for it in shown["best"]] == ["tt0000002"]
     assert shown["best"][0].marks == [("Comedy", "right", "0.80")]
 
 
 def test_no_item_is_shown_twice_and_a_missing_picture_is_said():
-    shown = exhibits.items_to_show(findings(), count=2)
+    shown = exhibits.items_to_show(doubtful(), 6, 2)
     ids = [it.item_id for side in shown.values() for it in side]
-    assert len(ids) == len(set(ids)) == 6
+    assert len(shown["doubtful"]) == 2 and len(ids) == len(set(ids)) == 8
     assert "no picture" in Page(page.report(findings(thumbnails=None))).words
+
+
+def test_where_the_table_may_be_wrong_is_shown_item_by_item(tmp_path):
+    f = doubtful()
+    shown = exhibits.items_to_show(f, 6, 24)["doubtful"]
+    assert [it.item_id for it in shown] == ["tt0000004", "tt0000001"]
+    assert shown[0].marks == [("Horror", "remove", "0.01"), ("Comedy", "add", "0.99")]
+    assert shown[0].typical == {"Horror": "0.60", "Comedy": "0.60"}
+    assert shown[1].marks == [("Horror", "add", "0.95"), ("Animation", "listed", "0.90")]
+    html = page.report(f)
+    seen = Page(html[html.index('<section id="doubts">') : html.index('<section id="training">')])
+    assert seen.words.startswith("Where the table may be wrong")
+    assert "doubts.csv , in the model folder" in seen.words and "Copy it out of the folder" in seen.words
+    assert "Only the 72 validation posters have honest probabilities" in seen.words
+    assert "3 listings doubted: 1 listed and given far less than is typical, 2 not listed and given much." in seen.words
+    assert "Not doubted" not in seen.words  # every genre is seen
+    assert "Horror listed, remove? typical 0.60 0.01" in seen.words
+    assert "Horror not listed, add? typical 0.60 0.95" in seen.words
+    write_card(f, tmp_path / "README.md")
+    assert "has 3 listings of validation posters that the model doubts" in (tmp_path / "README.md").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_where_no_listing_stands_out_the_page_says_so(html, tmp_path):
+    assert "No listing of a validation poster stands out" in Page(html).words  # too few to see any genre
+    write_card(findings(), tmp_path / "README.md")
+    assert "doubts.csv" not in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert words.what_is_doubted(findings()) == []
+    barely = doubtful(Animation=[0.52, 0.6])
+    assert words.what_is_doubted(barely)[-1] == "Not doubted, for the model cannot clearly see them: Animation."
 
 
 def test_pain_16_accuracy_stands_only_beside_predicting_nothing(html, tmp_path):
@@ -466,15 +534,90 @@ def test_the_headline_says_honestly_how_far_above_no_skill(value, width, baselin
     assert says in words.verdict(findings(metrics=metrics(*[value] * 4, width=width), baselines=base))[0]
 
 
+@pytest.mark.parametrize(
+    ("ci95", "prevalence", "support", "kind"),
+    [
+        ([0.6, 0.7], 0.1, 150, "seen"),
+        ([0.146, 0.3], 0.1, 150, "seen"),  # a twentieth of the way from 0.1 to 1 is 0.145
+        ([0.144, 0.3], 0.1, 150, "barely"),
+        ([0.1, 0.3], 0.1, 150, "chance"),
+        ([0.05, 0.3], 0.1, 150, "chance"),
+        ([0.6, 0.7], 0.1, 20, "seen"),
+        ([0.6, 0.7], 0.1, 19, "unknown"),
+        (None, 0.1, 150, "unknown"),
+        ([float("nan"), 0.7], 0.1, 150, "unknown"),
+        ([1.0, 1.0], 1.0, 150, "chance"),  # all items have it: nothing to tell
+    ],
+)
+def test_what_can_be_seen_is_told_by_the_intervals_lower_end(ci95, prevalence, support, kind):
+    assert sight(ci95, prevalence, support) == kind
+
+
+def test_what_the_model_can_and_cannot_see_is_said_with_intervals(tmp_path):
+    assert words.what_it_sees(doubtful()) == [
+        "It can see all 3 genres (the 95 % interval of average precision lies clearly above what a random order scores, in "
+        "brackets): Animation 0.767 to 0.858 (0.500), Comedy 0.657 to 0.790 (0.500) and Horror 0.567 to 0.702 (0.500)."
+    ]
+    mixed = doubtful(Comedy=[0.4, 0.6], Horror=[0.51, 0.7])
+    assert words.what_it_sees(mixed) == [
+        "It can see 1 of 3 genres (the 95 % interval of average precision lies clearly above what a random order scores, in "
+        "brackets): Animation 0.767 to 0.858 (0.500).",
+        "Barely above chance: Horror 0.510 to 0.700 (0.500).",
+        "Not told from chance, which the interval reaches: Comedy 0.400 to 0.600 (0.500).",
+    ]
+    assert "Not to be relied on for Horror and Comedy: not shown to be clearly better than chance." in words.limits(
+        mixed
+    )
+    write_card(mixed, tmp_path / "README.md")
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    for row in (r"| Animation .*\| yes \|", r"| Horror .*\| barely \|", r"| Comedy .*\| no \|"):
+        assert re.search(row.replace("| ", r"\| ", 1), card)
+    assert "* Not told from chance, which the interval reaches: Comedy 0.400 to 0.600 (0.500)." in card
+
+
+def test_what_is_seen_is_said_rightly_of_one_label_of_none_and_of_too_few():
+    few = words.what_it_sees(findings())
+    assert few[0].startswith("It is not shown to see any of its 3 genres (that the 95 % interval")
+    assert few[1:] == [
+        "Too few posters to know (fewer than 20): Animation 0.767 to 0.858 (0.333; 2 posters), Horror 0.567 to 0.702 (0.333; "
+        "2 posters) and Comedy 0.657 to 0.790 (0.667; 4 posters)."
+    ]
+    f = doubtful(only=1)
+    assert words.what_it_sees(f)[0].startswith("It can see its one genre (the 95 % interval")
+    nothing = np.zeros((0, 0), bool)
+    empty = {"labels": [], "thresholds": [], "truth": nothing, "probabilities": nothing, "decisions": nothing}
+    none = findings(**empty, misses=None, item_ids=[], titles=[], per_label={}, thumbnails=None)
+    assert words.what_it_sees(none) == [] and words.limits(none) == ["A limit of the caller's."]
+    many = small(2000, 30)
+    rows = {label: label_row(0.9 - j / 1000, 0.5, 0.5, 0.5, 1000, 0.5, 0.01) for j, label in enumerate(many.labels)}
+    said = words.what_it_sees(replace(many, per_label=rows))[0]
+    assert said.startswith("It can see all 30 labels") and " and 10 more." in said and said.count(" to ") == 20
+
+
 def test_overlapping_intervals_are_said_not_ranked():
-    wide = {label: dict(row, ap_ci95=[0.1, 0.95]) for label, row in findings().per_label.items()}
-    said = " ".join(words.verdict(findings(per_label=wide)))
-    assert "The intervals of Animation and Horror overlap: the order of genres is not settled" in said
-    assert "For 3 of 3 genres the interval reaches down to chance, so no skill is shown" in said
-    narrow = " ".join(words.verdict(findings()))
-    assert "is not settled" not in narrow and "For all 3 measured genres the interval lies above chance." not in narrow
-    assert "no skill is shown: Comedy" in narrow  # 0.657 to 0.790 where a random order scores 0.667
-    assert "Farthest above chance: Animation, 0.812 where a random order scores 0.333." in narrow
+    overlapping = doubtful(Animation=[0.7, 0.8], Comedy=[0.65, 0.75], Horror=[0.6, 0.72])
+    assert words.what_it_sees(overlapping)[0].endswith(
+        " The intervals of Animation and Horror overlap: the order is not settled by this measurement."
+    )
+    assert "not settled" not in words.what_it_sees(doubtful())[0]
+
+
+def test_pairs_confused_by_look_are_told_from_those_that_are_merely_common():
+    misses = np.outer([60, 40, 20, 10], [60, 40, 20, 10]) // 10  # commonest with commonest: frequency explains it all
+    labels = ["Animation", "Comedy", "Drama", "Horror"]
+    wide = {"labels": labels, "truth": np.zeros((6, 4), bool), "probabilities": np.zeros((6, 4))}
+    wide |= {"decisions": np.zeros((6, 4), bool), "thresholds": np.zeros(4)}
+    assert words.confused_by_look(findings(**wide, misses=misses), 9) == []
+    misses[3, 2] += 60
+    (missed, given, n, expected), *_ = words.confused_by_look(findings(**wide, misses=misses), 9)
+    assert (missed, given, n) == ("Horror", "Drama", 80) and 20 < expected < 60
+    said = words.what_it_confuses(findings(**wide, misses=misses))
+    assert said[0].startswith("The commonest mistakes, in posters: Comedy given where Animation was missed (240), ")
+    assert said[1].startswith("Confused more often than their frequency explains: Drama given for Horror (80, ")
+    assert words.what_it_confuses(findings()) == [
+        "The commonest mistake, in posters: Comedy given where Horror was missed (1)."
+    ]
+    assert words.what_it_confuses(findings(misses=None)) == []
 
 
 def test_metrics_table_for_a_terminal():
@@ -548,11 +691,10 @@ def test_card_front_matter_and_tables(tmp_path):
     ]
     text = path.read_text(encoding="utf-8")
     assert "| mAP | **0.432** | 0.401 to 0.463 | 0.123 | 0.124 | 0.126 |\n" in text
-    assert "| Animation | 0.812 | 0.767 to 0.858 | 0.712 | 0.612 | 0.512 | 0.500 | 2 | 0.333 |\n" in text
+    assert "| Animation | 0.812 | 0.767 to 0.858 | 0.712 | 0.612 | 0.512 | 0.500 | 2 | 0.333 | too few |\n" in text
     assert "| Hor\\|ror\\* | " + words.MISSING in text
     assert "* A limit of the caller's.\n" in text
-    assert "reaches the share of posters that have the genre): Comedy.\n" in text
-    assert "Measured on fewer than 20 posters each, so roughly: Animation, Comedy and Hor\\|ror\\*.\n" in text
+    assert "* Not to be relied on for Animation, Comedy and Hor\\|ror\\*: not shown to be clearly better" in text
     assert "python -m lobbycard predict --model tiny posters/ --out preds.csv" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table

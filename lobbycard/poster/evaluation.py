@@ -1,7 +1,9 @@
 """`python -m lobbycard evaluate`: a model folder measured on any movie table whose posters are on disk."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from lobbycard.poster.predictor import PosterPredictor
 from lobbycard.progress import tracked
 
 OWN_THRESHOLDS = Choice()
+SIDES = {"train": False, "valid": True}  # side of a split -> its `is_valid`
 
 
 def evaluate_model(
@@ -36,31 +39,14 @@ def evaluate_model(
     Raises:
         InputError: the table cannot be read, or nothing in it can be measured.
     """
-    from lobbycard.catalog.select import label_matrix
-    from lobbycard.catalog.table import read_table
     from lobbycard.scoring import baselines, metrics
 
-    table = read_table(csv, need_url=False)
-    say(table.summary())
-    frame, labels = table.frame, predictor.labels
-    unknown = sorted({label for row in frame["labels"] for label in row} - set(labels))
-    known = frame["labels"].map(lambda row: any(label in labels for label in row)).to_numpy()
-    there = frame["file"].map(lambda name: (images / name).is_file()).to_numpy()
-    left_out = {"no genre that the model knows": int((~known).sum()), "no poster on disk": int((known & ~there).sum())}
-    frame = frame[known & there]
-    rows, errors = [], 0
-    paths = [images / name for name in frame["file"]]
-    for _, row, error in tracked(predictor.stream(paths, tta), len(paths), "posters"):
-        rows.append(np.full(len(labels), np.nan, np.float32) if error else row)
-        errors += bool(error)
-    left_out["poster cannot be read"] = errors
-    if len(rows) == errors:
-        raise InputError(f"{csv}: nothing to measure ({_told(left_out)}); is --images {images} the right folder?")
-    probabilities = np.stack(rows)
-    readable = ~np.isnan(probabilities[:, 0])
-    probabilities, truth = probabilities[readable], label_matrix(frame, labels)[readable]
+    labels = predictor.labels
+    asked = ask([predictor], csv, images, labels, tta=tta, say=say)
+    truth, (probabilities,) = asked.truth, asked.probabilities
     decisions = choice(probabilities, predictor.thresholds)
-    trained_on = _trained_on(predictor, set(frame["item_id"][readable]))
+    split = sides(predictor)
+    trained_on = len(split["train"].intersection(asked.item_ids)) if split else 0
     if trained_on:
         say(
             f"  {trained_on} of these {len(truth)} movies were trained on: this is no measure of how the model does on others"
@@ -69,10 +55,10 @@ def evaluate_model(
     if prior is None:
         prior = truth.mean(axis=0)
         say("  this learner does not say how common each genre was in training: the prior is taken from this table")
-    if any(left_out.values()):
-        say(f"  left out: {_told(left_out)}")
-    if unknown:
-        say(f"  genres the model does not know, not measured: {', '.join(unknown)}")
+    if any(asked.left_out.values()):
+        say(f"  left out: {told(asked.left_out)}")
+    if asked.unknown_labels:
+        say(f"  genres the model does not know, not measured: {', '.join(asked.unknown_labels)}")
     return {
         "n": len(truth),
         "labels": labels,
@@ -81,24 +67,108 @@ def evaluate_model(
         "per_label": metrics.per_label(labels, truth, probabilities, decisions, predictor.thresholds),
         "ece": metrics.expected_calibration_error(probabilities, truth),
         "trained_on": trained_on,
-        "left_out": left_out,
-        "unknown_labels": unknown,
+        "left_out": asked.left_out,
+        "unknown_labels": asked.unknown_labels,
     }
 
 
 def write_evaluation(found: dict[str, Any], path: Path) -> None:
-    """The result of `evaluate_model` as JSON, whole or not at all."""
+    """A result such as that of `evaluate_model` as JSON, whole or not at all."""
     write_text(path, json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _trained_on(predictor: PosterPredictor, item_ids: set[str]) -> int:
+@dataclass(frozen=True)
+class Asked:
+    """What models answer to the N movies of a table that can be measured on.
+
+    `truth` is (N, L) bool over the labels asked about, `probabilities` one (N, all of its labels) float32 array a model;
+    `left_out` counts the other movies by reason, `unknown_labels` are the table's genres that were not asked about.
+    """
+
+    item_ids: list[str]
+    truth: np.ndarray
+    probabilities: list[np.ndarray]
+    left_out: dict[str, int]
+    unknown_labels: list[str]
+
+
+def ask(
+    predictors: Sequence[PosterPredictor],
+    csv: Path,
+    images: Path,
+    labels: Sequence[str],
+    trained_on: AbstractSet[str] = frozenset(),
+    tta: bool = False,
+    say: Callable[[str], None] = print,
+) -> Asked:
+    """Read a movie table, and have every model answer the same posters.
+
+    Args:
+        labels: the L genres to ask about; movies with none of them are left out.
+        trained_on: ids of movies to leave out because a model has learnt from them.
+
+    Raises:
+        InputError: the table cannot be read, or nothing in it can be measured.
+    """
+    from lobbycard.catalog.select import label_matrix
+    from lobbycard.catalog.table import read_table
+
+    table = read_table(csv, need_url=False)
+    say(table.summary())
+    frame = table.frame
+    unknown = sorted({label for row in frame["labels"] for label in row} - set(labels))
+    known = label_matrix(frame, labels).any(axis=1)
+    there = frame["file"].map(lambda name: (images / name).is_file()).to_numpy(bool)
+    new = ~frame["item_id"].isin(trained_on).to_numpy(bool)
+    whom = "the model knows" if len(predictors) == 1 else "all models know"
+    left_out = {f"no genre that {whom}": int((~known).sum()), "no poster on disk": int((known & ~there).sum())}
+    if len(predictors) > 1:
+        left_out["trained on by one of the models"] = int((known & there & ~new).sum())
+    if (known & there).any() and not (known & there & new).any():
+        raise InputError(
+            f"{csv}: a model was trained on each of the {(known & there).sum():,} movies with a poster; "
+            "give a table with movies that none has seen, such as those on the validation side of every split.csv"
+        )
+    frame = frame[known & there & new]
+    paths = [images / name for name in frame["file"]]
+    answers = [_answers(predictor, paths, tta) for predictor in predictors]
+    readable = ~np.any([np.isnan(rows[:, 0]) for rows in answers], axis=0)
+    left_out["poster cannot be read"] = int((~readable).sum())
+    if not readable.any():
+        raise InputError(f"{csv}: nothing to measure ({told(left_out)}); is --images {images} the right folder?")
+    frame = frame[readable]
+    return Asked(
+        item_ids=list(frame["item_id"]),
+        truth=label_matrix(frame, labels),
+        probabilities=[rows[readable] for rows in answers],
+        left_out=left_out,
+        unknown_labels=unknown,
+    )
+
+
+def sides(predictor: PosterPredictor) -> dict[str, set[str]] | None:
+    """Ids of the movies that the model learnt from (`train`) and was tuned on (`valid`), or None if it has no split.csv.
+
+    Raises:
+        InputError: its split.csv is gone, changed, or no split.
+    """
     from lobbycard.catalog.split import read_split
 
     if "split.csv" not in predictor.folder.about.get("files", {}):
-        return 0
-    sides = read_split(predictor.folder.file("split.csv"))
-    return len(item_ids & set(sides.loc[~sides["is_valid"], "item_id"]))
+        return None
+    split = read_split(predictor.folder.file("split.csv"))
+    return {side: set(split.loc[split["is_valid"] == valid, "item_id"]) for side, valid in SIDES.items()}
 
 
-def _told(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {why}" for why, count in counts.items() if count)
+def told(counts: dict[str, int]) -> str:
+    """`12 no poster on disk, 1 poster cannot be read`."""
+    return ", ".join(f"{count:,} {why}" for why, count in counts.items() if count)
+
+
+def _answers(predictor: PosterPredictor, paths: Sequence[Path], tta: bool) -> np.ndarray:
+    """(N, L) float32 probabilities; a poster that cannot be read is a row of NaN."""
+    rows = np.full((len(paths), len(predictor.labels)), np.nan, np.float32)
+    for index, (_, row, error) in enumerate(tracked(predictor.stream(paths, tta), len(paths), "posters")):
+        if not error:
+            rows[index] = row
+    return rows

@@ -15,8 +15,8 @@ from lobbycard.poster.artifact import INT8, ONNX, ModelFolder
 from lobbycard.poster.machine import cpu_name
 from lobbycard.poster.predictor import BATCH_SIZE, PosterPredictor, check_pictures
 from lobbycard.poster.quantize import KEPT, write_int8
-from lobbycard.scoring.bootstrap import WeightedScores, interval
 from lobbycard.scoring.decide import decide
+from lobbycard.scoring.paired import Bootstrapped
 
 ALLOWED = 0.005  # of mAP that a fast mode may cost
 ENOUGH = 300  # posters below which a mode's change of mAP would be mostly noise
@@ -36,29 +36,27 @@ class Trial:
         self.folder, self.truth, self.seed = folder, truth, seed
         self.pixels: Pixels = [batch.pixels for batch in batches(paths, folder.size, BATCH_SIZE)]
         self.fp32 = self.answers(PosterPredictor(folder, "onnx"))
-        self._mean, self._replicates = self._score(self.fp32)
+        self._scored = self._score(self.fp32)
 
     def answers(self, predictor: PosterPredictor, tta: bool = False) -> np.ndarray:
         """(N, L) probabilities."""
         return np.concatenate([predictor.from_pixels(pixels, tta) for pixels in self.pixels])
 
     def of(self, predictor: PosterPredictor, tta: bool = False) -> dict[str, Any]:
-        """mAP of a way to answer, its change against fp32 with a paired bootstrap interval, and milliseconds a poster.
-
-        Source of the pairing: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 10.3.
-        """
-        mean, replicates = self._score(self.answers(predictor, tta))
-        change = interval(replicates - self._replicates)
+        """mAP of a way to answer, its change against fp32 with a paired bootstrap interval, and milliseconds a poster."""
+        found = self._score(self.answers(predictor, tta))
+        change = found.minus(self._scored)["mAP"]
         return {
-            "mAP": round(mean, 5),
-            "change": round(mean - self._mean, 5),
-            "ci95": change and [round(end, 5) for end in change],
+            "mAP": round(float(found.value["mAP"]), 5),
+            "change": round(change.value, 5),
+            "ci95": [round(end, 5) for end in change.ci95],
             "milliseconds": milliseconds(predictor, tta),
         }
 
-    def _score(self, probabilities: np.ndarray) -> tuple[float, np.ndarray]:
-        scores = WeightedScores(self.truth, probabilities.astype(float), decide(probabilities, self.folder.thresholds))
-        return float(scores.value()["mAP"][0]), scores.replicates(REPLICATES, self.seed)["mAP"]
+    def _score(self, probabilities: np.ndarray) -> Bootstrapped:
+        return Bootstrapped(
+            self.truth, probabilities, decide(probabilities, self.folder.thresholds), REPLICATES, self.seed
+        )
 
 
 def milliseconds(predictor: PosterPredictor, tta: bool = False) -> float:

@@ -1,8 +1,11 @@
 """Number formats for training: fp16 with loss scaling on CUDA, bf16 on a CPU that has it, fp32 elsewhere."""
 
+from functools import partial
+
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import AMPMode, MixedPrecision
+from torch import nn
 
 from lobbycard.errors import InputError
 
@@ -61,6 +64,9 @@ class AutocastBF16(Callback):
 
     def before_fit(self):
         self._autocast = None
+        self._in_fp32 = [module for module in self.learn.model.modules() if is_strided_depthwise(module)]
+        for conv in self._in_fp32:
+            conv.forward = partial(_convolve_in_fp32, conv)
 
     def before_batch(self):
         self._autocast = torch.autocast(self.device_type, dtype=torch.bfloat16)
@@ -79,8 +85,24 @@ class AutocastBF16(Callback):
 
     def after_fit(self):
         self._leave()
+        for conv in self._in_fp32:
+            del conv.forward  # the class's own again
 
     def _leave(self):
         if self._autocast is not None:
             self._autocast.__exit__(None, None, None)
             self._autocast = None
+
+
+def is_strided_depthwise(module: nn.Module) -> bool:
+    """A convolution of single channels that makes the picture smaller, as MobileNets and EfficientNets have them.
+
+    On a CPU its bf16 gradient has no fast kernel in PyTorch: two of them took half of MobileNetV2's whole step
+    (docs/log.md).
+    """
+    return isinstance(module, nn.Conv2d) and module.groups > 1 and max(module.stride) > 1
+
+
+def _convolve_in_fp32(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return type(conv).forward(conv, x.float()).to(x.dtype)

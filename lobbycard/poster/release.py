@@ -23,6 +23,7 @@ from lobbycard.poster.familiar import Familiarity
 from lobbycard.poster.modes import measure_modes
 from lobbycard.poster.predictor import PosterPredictor
 from lobbycard.report.card import write_card
+from lobbycard.report.doubts import SHEET, write_doubts
 from lobbycard.report.findings import Findings
 from lobbycard.report.page import write_report
 from lobbycard.report.words import number, signed
@@ -85,6 +86,7 @@ def release(trainer: "MovieGenreTrainer") -> artifact.ModelFolder:
         findings = _findings(trainer, about)
         write_report(findings, staged / "report.html")
         write_card(findings, staged / "README.md", folder=out.name)
+        write_doubts(findings.doubts, staged / SHEET)
         artifact.unseal(out)
         for file in sorted(staged.iterdir()):
             file.replace(out / file.name)

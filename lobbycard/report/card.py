@@ -6,6 +6,7 @@ from typing import Any
 from lobbycard.files import write_text
 from lobbycard.report import words
 from lobbycard.report.document import render
+from lobbycard.report.doubts import SHEET
 from lobbycard.report.findings import BASELINE_NAMES, METRIC_NAMES, Findings
 from lobbycard.report.page import label_rows, metric_rows
 
@@ -45,6 +46,7 @@ def card(findings: Findings, license: str, pipeline_tag: str, folder: str) -> st
         metrics=metric_rows(findings),
         labels=label_rows(findings),
         dropped=dict(findings.data.get("dropped") or {}),
+        sheet_name=SHEET,
         cell=cell,
     )
     return front_matter(findings, license, pipeline_tag) + body

@@ -1,11 +1,12 @@
-"""Which items are worth looking at: the best read, the worst read, and the most surprising."""
+"""Which items are worth looking at: the best read, the worst read, and those whose listing looks wrong."""
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from lobbycard.report.doubts import Doubt
 from lobbycard.report.findings import Findings
 from lobbycard.report.words import number
 
@@ -17,38 +18,38 @@ SHEET = (1200, 1600)
 class Exhibit:
     """One item on the page: its picture as a data URI ("" if none), and its labels in words.
 
-    `marks` has a row a label that is true or was given: (label, "right", "missed" or "wrong", probability).
+    `marks` has a row a label that is true or was given: (label, "right", "missed" or "wrong", probability). Where the
+    listing is doubted, a row a label that is listed or should be: (label, "listed", "remove" or "add", probability), and
+    `typical` has label -> probability of the typical item listed with it, for those doubted.
     """
 
     item_id: str
     title: str
     picture: str
     marks: list[tuple[str, str, str]]
-    reason: str
+    typical: dict[str, str] = field(default_factory=dict)
 
 
-def items_to_show(findings: Findings, count: int) -> dict[str, list[Exhibit]]:
-    """`best`, `worst` and `surprising` -> up to `count` exhibits each; no item stands in two of them.
+def items_to_show(findings: Findings, count: int, doubtful: int = 0) -> dict[str, list[Exhibit]]:
+    """`best`, `worst` and `doubtful` -> up to `count` exhibits each, `doubtful` of the last; no item stands in two of them.
 
-    Best and worst are ordered by the F1 of the item's own labels, then by its log loss. An item surprises by
-    its one label for which the share of items that have it would have been the better probability by most.
+    Best and worst are ordered by the F1 of the item's own labels, then by its log loss; the doubtful as
+    `Findings.doubts`, an item once with all that is doubted of it.
     """
-    if not len(findings.item_ids):
-        return {"best": [], "worst": [], "surprising": []}
+    doubts: dict[int, list[Doubt]] = {}
+    for doubt in findings.doubts:
+        doubts.setdefault(doubt.item, []).append(doubt)
+    doubts = dict(list(doubts.items())[:doubtful])
     truth, given = np.asarray(findings.truth, bool), np.asarray(findings.decisions, bool)
-    f1, loss = f1_by_item(truth, given), -log_likelihood(findings.probabilities, truth).mean(axis=1)
-    surprise = surprise_by_label(findings)
+    f1, loss = f1_by_item(truth, given), -log_likelihood(findings.probabilities, truth).sum(axis=1)
 
-    worst = [i for i in np.lexsort((-loss, f1)) if f1[i] < 1][:count]
-    surprising = [i for i in np.argsort(-surprise.max(axis=1), kind="stable") if surprise[i].max() > 0]
-    surprising = varied(surprising, [surprise_key(truth, surprise, i) for i in range(len(truth))])
-    surprising = [i for i in surprising if i not in set(worst)][:count]
-    best = [i for i in np.lexsort((loss, -f1)) if f1[i] > 0 and i not in {*worst, *surprising}]
+    worst = [i for i in np.lexsort((-loss, f1)) if f1[i] < 1 and i not in doubts][:count]
+    best = [i for i in np.lexsort((loss, -f1)) if f1[i] > 0 and i not in doubts and i not in set(worst)]
     best = varied(best, [row.tobytes() for row in truth])[:count]
     return {
         "best": [exhibit(findings, i) for i in best],
         "worst": [exhibit(findings, i) for i in worst],
-        "surprising": [exhibit(findings, i, reason(findings, i, int(surprise[i].argmax()))) for i in surprising],
+        "doubtful": [doubtful_exhibit(findings, i, rows) for i, rows in doubts.items()],
     }
 
 
@@ -64,19 +65,6 @@ def log_likelihood(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.where(truth, np.log(p), np.log1p(-p))
 
 
-def surprise_by_label(findings: Findings) -> np.ndarray:
-    """(N, L) nats by which the prior was nearer to the truth than the model; negative where farther."""
-    truth = np.asarray(findings.truth, bool)
-    prior = np.broadcast_to(findings.prevalence, truth.shape)
-    return log_likelihood(prior, truth) - log_likelihood(findings.probabilities, truth)
-
-
-def surprise_key(truth: np.ndarray, surprise: np.ndarray, i: int) -> tuple[int, bool]:
-    """What kind of surprise item i is: on which label, and whether it was true."""
-    j = int(surprise[i].argmax())
-    return j, bool(truth[i, j])
-
-
 def varied(order: list[int], kinds: list) -> list[int]:
     """The order with the first item of each kind moved to the front: six of a kind teach little."""
     seen, first, later = set(), [], []
@@ -86,7 +74,7 @@ def varied(order: list[int], kinds: list) -> list[int]:
     return first + later
 
 
-def exhibit(findings: Findings, i: int, why: str = "") -> Exhibit:
+def exhibit(findings: Findings, i: int) -> Exhibit:
     """Item i for the page; its labels by falling probability."""
     marks = []
     for j in np.argsort(-findings.probabilities[i], kind="stable"):
@@ -94,17 +82,23 @@ def exhibit(findings: Findings, i: int, why: str = "") -> Exhibit:
         if true or given:
             kind = "right" if true and given else "missed" if true else "wrong"
             marks.append((findings.labels[j], kind, number(float(findings.probabilities[i, j]), 2)))
+    return Exhibit(str(findings.item_ids[i]), findings.titles[i], thumbnail(findings, i), marks)
+
+
+def doubtful_exhibit(findings: Findings, i: int, doubts: list[Doubt]) -> Exhibit:
+    """Item i with what it is listed as and what is doubted of that: first the doubts, each beside its typical probability."""
+    marks = [(it.label, "remove" if it.listed else "add", number(it.probability, 2)) for it in doubts]
+    typical = {it.label: number(it.typical, 2) for it in doubts}
+    for j in np.flatnonzero(np.asarray(findings.truth, bool)[i]):
+        if findings.labels[j] not in typical:
+            marks.append((findings.labels[j], "listed", number(float(findings.probabilities[i][j]), 2)))
+    return Exhibit(str(findings.item_ids[i]), findings.titles[i], thumbnail(findings, i), marks, typical)
+
+
+def thumbnail(findings: Findings, i: int) -> str:
+    """The picture of item i as a data URI, "" where there is none."""
     picture = findings.thumbnail(i)
-    uri = "" if picture is None else data_uri(picture, THUMBNAIL, quality=70)
-    return Exhibit(str(findings.item_ids[i]), findings.titles[i], uri, marks, why)
-
-
-def reason(findings: Findings, i: int, j: int) -> str:
-    """Why item i surprises, on label j."""
-    p, prior = number(float(findings.probabilities[i, j]), 2), number(float(findings.prevalence[j]), 2)
-    if findings.truth[i, j]:
-        return f"Listed as {findings.labels[j]}, yet given {p} (prior {prior})."
-    return f"Not listed as {findings.labels[j]}, yet given {p} (prior {prior})."
+    return "" if picture is None else data_uri(picture, THUMBNAIL, quality=70)
 
 
 def data_uri(picture, largest: tuple[int, int], quality: int) -> str:

@@ -2,9 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from lobbycard.report.doubts import Doubt, find_doubts
+from lobbycard.report.sight import SEEN, sight
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -135,6 +139,20 @@ class Findings:
     def prevalence(self) -> np.ndarray:
         """(L,) share of items that have each label, which is what a random ranking scores. NaN if N is 0."""
         return self.support / len(self.item_ids) if len(self.item_ids) else np.full(len(self.labels), np.nan)
+
+    @cached_property
+    def sight(self) -> dict[str, str]:
+        """Label -> whether the model can tell it: `seen`, `barely`, `chance` or `unknown`; see `report.sight`."""
+        return {
+            label: sight(self.per_label.get(label, {}).get("ap_ci95"), float(prevalence), int(support))
+            for label, prevalence, support in zip(self.labels, self.prevalence, self.support, strict=True)
+        }
+
+    @cached_property
+    def doubts(self) -> list[Doubt]:
+        """Where the table looks wrong, most doubtful first; only labels that the model can tell."""
+        seen = np.array([self.sight[label] == SEEN for label in self.labels], bool)
+        return find_doubts(self.item_ids, self.titles, self.labels, self.truth, self.probabilities, seen)
 
     def thumbnail(self, index: int) -> "Image.Image | None":
         """The picture of one item, as the caller gave it."""

@@ -9,9 +9,11 @@ import numpy as np
 from lobbycard.files import write_text
 from lobbycard.report import exhibits, plots, words
 from lobbycard.report.document import render
+from lobbycard.report.doubts import SHEET
 from lobbycard.report.findings import BASELINE_NAMES, METRIC_NAMES, Findings
 
-EXHIBITS = 6  # items in each of best, worst and surprising
+EXHIBITS = 6  # items in each of best and worst
+DOUBTFUL = 24  # items whose listing looks wrong; the sheet has all
 CURVES = 36  # precision-recall curves at most: the best and the worst half
 HEAT_LABELS = 28  # rows and columns of the table of confusions at most
 LOSSES = {"train_loss": "training loss", "valid_loss": "validation loss"}
@@ -47,7 +49,10 @@ def report(findings: Findings) -> str:
         calibration_plot=calibration(findings),
         confused=confused(findings),
         confusions=words.confusions(findings, 6),
-        shown=exhibits.items_to_show(findings, EXHIBITS),
+        look_alikes=words.confused_by_look(findings, 6),
+        shown=exhibits.items_to_show(findings, EXHIBITS, DOUBTFUL),
+        doubted=words.what_is_doubted(findings),
+        sheet_name=SHEET,
         loss_plot=plots.history_plot(findings.history, LOSSES) if findings.history else "",
         score_plot=plots.history_plot(findings.history, SCORES) if findings.history else "",
         sheet=sheet(findings),
@@ -90,6 +95,7 @@ def label_rows(findings: Findings) -> list[dict[str, Any]]:
         row = {key: measured.get(key) for key in ("ap", "f1", "precision", "recall", "ap_ci95", "f1_ci95")}
         row |= {key: int(count[j]) for key, count in cells.items()}
         row |= {"support": measured.get("support", int(findings.support[j])), "label": label}
+        row |= {"sight": words.SIGHT_WORDS[findings.sight[label]]}
         row |= {"prevalence": float(findings.prevalence[j]), "threshold": float(findings.thresholds[j])}
         rows.append(row)
     return sorted(rows, key=lambda row: -row["ap"] if words.exists(row["ap"]) else 1)

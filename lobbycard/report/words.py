@@ -1,13 +1,17 @@
 """What the numbers say, in sentences; and the numbers as text."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lobbycard.report.confusions import confused_by_look, confusions
 from lobbycard.report.findings import BASELINE_NAMES, METRIC_NAMES, Findings
+from lobbycard.report.sight import BARELY, CHANCE, FEW, SEEN, SIGHTS, UNKNOWN, skill
 
 MISSING = "\N{EN DASH}"
+SIGHT_WORDS = {SEEN: "yes", BARELY: "barely", CHANCE: "no", UNKNOWN: "too few"}
+SAID = 20  # labels named with their figures in one sentence; the tables have all
 
 
 def exists(value: float | None) -> bool:
@@ -46,6 +50,12 @@ def signed_interval(ci95: tuple[float, float] | None, digits: int = 3) -> str:
     return f"{signed(ci95[0], digits)} to {signed(ci95[1], digits)}"
 
 
+def with_interval(value: float | None, ci95: tuple[float, float] | None, change: bool = False) -> str:
+    """`0.321 (0.304 to 0.330)`, or of a `change` `+0.031 (+0.018 to +0.044)`; the value alone if there is no interval."""
+    one, both = (signed, signed_interval) if change else (number, interval)
+    return f"{one(value)} ({both(ci95)})" if both(ci95) else one(value)
+
+
 def counted(n: int, noun: str) -> str:
     """`1 poster`, `1,500 posters`."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
@@ -71,25 +81,9 @@ def best_baseline(findings: Findings, metric: str) -> tuple[str, float] | None:
     return max(reversed(values.items()), key=lambda pair: pair[1]) if values else None
 
 
-def ranked_labels(findings: Findings) -> list[str]:
-    """Labels that have an average precision, best first."""
-    rows = [(row.get("ap"), label) for label, row in findings.per_label.items() if exists(row.get("ap"))]
-    return [label for _, label in sorted(rows, key=lambda pair: (-pair[0], pair[1]))]
-
-
 def unmeasured_labels(findings: Findings) -> list[str]:
     """Labels without a positive among the validation items: nothing can be said of them."""
     return [label for label, support in zip(findings.labels, findings.support, strict=True) if support == 0]
-
-
-def unskilled_labels(findings: Findings) -> list[str]:
-    """Labels whose interval of average precision reaches down to their prevalence: to a random ranking."""
-    unskilled = []
-    for label, prevalence in zip(findings.labels, findings.prevalence, strict=True):
-        ci95 = findings.per_label.get(label, {}).get("ap_ci95")
-        if prevalence > 0 and interval(ci95) and ci95[0] <= prevalence:
-            unskilled.append(label)
-    return unskilled
 
 
 def above_no_skill(findings: Findings, metric: str) -> str:
@@ -111,75 +105,100 @@ def above_no_skill(findings: Findings, metric: str) -> str:
     return f"{sentence}, so the model reaches {value / best[1]:.1f} times that." if best[1] > 0 else f"{sentence}."
 
 
-def best_and_worst(findings: Findings) -> str:
-    """Which labels are read best and worst, and whether the intervals allow saying so; "" without two."""
-    order = ranked_labels(findings)
-    if len(order) < 2:
-        return ""
-    count = 3 if len(order) >= 6 else 1
-    rows = findings.per_label
-    best, worst = order[:count], order[: -count - 1 : -1]
-    figures = {label: f"{label} ({number(rows[label]['ap'])})" for label in order}
-    sentence = (
-        f"Read best: {listed([figures[label] for label in best])}. "
-        f"Read worst: {listed([figures[label] for label in worst])}. "
-        "The figures are average precision, which starts from the share of "
-        f"{findings.item_nouns} that have the {findings.label_noun}."
-    )
-    top, bottom = (rows[label].get("ap_ci95") for label in (best[0], worst[0]))
-    if interval(top) and interval(bottom) and bottom[1] >= top[0]:
-        return (
-            f"{sentence} The intervals of {best[0]} and {worst[0]} overlap: the order of "
-            f"{findings.label_nouns} is not settled by this measurement."
-        )
-    tied = [
-        label
-        for label in order[1:]
-        if interval(top) and interval(ci95 := rows[label].get("ap_ci95")) and ci95[1] >= top[0]
-    ]
-    if tied:
-        are = "the interval of 1 other" if len(tied) == 1 else f"the intervals of {len(tied)} others"
-        sentence += f" {best[0]} is first by its figure only: {are} overlap with it."
-    return sentence
+def labels_by_sight(findings: Findings) -> dict[str, list[str]]:
+    """`seen`, `barely`, `chance` and `unknown` -> labels, farthest above chance first; without those never measured."""
+    rows, prevalence = findings.per_label, dict(zip(findings.labels, findings.prevalence, strict=True))
+
+    def lowest(label: str) -> float:
+        ci95 = rows.get(label, {}).get("ap_ci95")
+        return skill(ci95[0], prevalence[label]) if interval(ci95) else -math.inf
+
+    measured = sorted(set(findings.labels) - set(unmeasured_labels(findings)), key=lambda it: (-lowest(it), it))
+    return {kind: [label for label in measured if findings.sight[label] == kind] for kind in SIGHTS}
 
 
-def farthest_above_chance(findings: Findings) -> str:
-    """The label whose average precision is most times its prevalence, at the interval's lower end; or ""."""
-    lifts = []
-    for label, prevalence in zip(findings.labels, findings.prevalence, strict=True):
-        row = findings.per_label.get(label, {})
-        if prevalence > 0 and exists(row.get("ap")):
-            low = row["ap_ci95"][0] if interval(row.get("ap_ci95")) else row["ap"]
-            lifts.append((low / prevalence, label, row["ap"], prevalence))
-    if len(lifts) < 2 or max(lifts)[0] <= 1:
-        return ""
-    _, label, ap, prevalence = max(lifts)
-    chance = number(float(prevalence))
-    return f"Farthest above chance: {label}, {number(ap)} where a random order scores {chance}."
-
-
-def skill_by_label(findings: Findings) -> str:
-    """Which labels cannot be told from chance, in one sentence, or that all can."""
-    unskilled, measured = unskilled_labels(findings), ranked_labels(findings)
-    if not any(interval(findings.per_label.get(label, {}).get("ap_ci95")) for label in measured):
-        return ""
-    if not unskilled:
-        return f"For all {len(measured)} measured {findings.label_nouns} the interval lies above chance."
-    return (
-        f"For {len(unskilled)} of {counted(len(measured), findings.label_noun)} the interval reaches down to "
-        f"chance, so no skill is shown: {listed(unskilled)}."
-    )
-
-
-def confusions(findings: Findings, count: int) -> list[tuple[str, str, int]]:
-    """(missed label, label given instead, items), most frequent first; nothing where nothing was confused."""
-    if findings.misses is None:
+def what_it_sees(findings: Findings) -> list[str]:
+    """Which labels the model can tell, barely can, cannot, and which are too rare to know: a sentence each."""
+    groups, noun = labels_by_sight(findings), findings.label_noun
+    n = sum(map(len, groups.values()))
+    if not any(interval(row.get("ap_ci95")) for row in findings.per_label.values()):
         return []
-    misses = np.array(findings.misses)
-    np.fill_diagonal(misses, 0)
-    order = np.argsort(-misses, axis=None, kind="stable")[:count]
-    pairs = [divmod(int(flat), len(findings.labels)) for flat in order]
-    return [(findings.labels[i], findings.labels[j], int(misses[i, j])) for i, j in pairs if misses[i, j] > 0]
+    support, prevalence = (
+        dict(zip(findings.labels, values, strict=True)) for values in (findings.support, findings.prevalence)
+    )
+
+    def figures(labels: list[str], counts: bool = False) -> str:
+        said = []
+        for label in labels[:SAID]:
+            ci95 = interval(findings.per_label.get(label, {}).get("ap_ci95"))
+            chance = number(float(prevalence[label]))
+            many = f"; {counted(int(support[label]), findings.item_noun)}" if counts else ""
+            said.append(f"{label} {ci95 or MISSING} ({chance}{many})")
+        more = len(labels) - len(said)
+        return listed([*said, *[f"{more} more"] * bool(more)])
+
+    seen, barely, chance, unknown = (groups[kind] for kind in SIGHTS)
+    whole = f"all {n} {findings.label_nouns}" if n > 1 else f"its one {noun}"
+    rule = "the 95 % interval of average precision lies clearly above what a random order scores, in brackets"
+    if seen:
+        sentences = [
+            f"It can see {whole if len(seen) == n else f'{len(seen)} of {counted(n, noun)}'} ({rule}): {figures(seen)}."
+        ]
+    else:
+        sentences = [
+            f"It is not shown to see {f'any of its {n} {findings.label_nouns}' if n > 1 else whole} (that {rule})."
+        ]
+    if overlap := _overlap(findings, seen + barely + chance):
+        sentences[0] += (
+            f" The intervals of {overlap[0]} and {overlap[1]} overlap: the order is not settled by this measurement."
+        )
+    if barely:
+        sentences.append(f"Barely above chance: {figures(barely)}.")
+    if chance:
+        sentences.append(f"Not told from chance, which the interval reaches: {figures(chance)}.")
+    if unknown:
+        sentences.append(f"Too few {findings.item_nouns} to know (fewer than {FEW}): {figures(unknown, counts=True)}.")
+    return sentences
+
+
+def _overlap(findings: Findings, labels: list[str]) -> tuple[str, str] | None:
+    """First and last of ranked labels, if their intervals, each beside its own chance, reach each other."""
+    if len(labels) < 2:
+        return None
+    prevalence = dict(zip(findings.labels, findings.prevalence, strict=True))
+    ends = {label: [skill(end, prevalence[label]) for end in findings.per_label[label]["ap_ci95"]] for label in labels}
+    last = min(labels, key=lambda label: ends[label][1])
+    return (labels[0], last) if last != labels[0] and ends[last][1] >= ends[labels[0]][0] else None
+
+
+def what_it_confuses(findings: Findings) -> list[str]:
+    """The commonest mistakes, and the pairs mistaken for each other more often than they would be by being common."""
+    sentences = []
+    if pairs := confusions(findings, 3):
+        said = [f"{given} given where {missed} was missed ({n:,})" for missed, given, n in pairs]
+        which = "mistake" if len(pairs) == 1 else "mistakes"
+        sentences.append(f"The commonest {which}, in {findings.item_nouns}: {listed(said)}.")
+    if pairs := confused_by_look(findings, 3):
+        said = [f"{given} given for {missed} ({n:,}, {number(e, 0)} expected)" for missed, given, n, e in pairs]
+        sentences.append(f"Confused more often than their frequency explains: {listed(said)}.")
+    return sentences
+
+
+def what_is_doubted(findings: Findings) -> list[str]:
+    """What the sheet of doubts rests on and holds, in sentences; nothing where nothing is doubted."""
+    if not findings.doubts:
+        return []
+    n, unseen = len(findings.item_ids), [label for label, kind in findings.sight.items() if kind != SEEN]
+    removals = sum(doubt.listed for doubt in findings.doubts)
+    sentences = [
+        f"Only the {counted(n, f'validation {findings.item_noun}')} {'has' if n == 1 else 'have'} honest probabilities, "
+        "because the network was not trained on them: nothing is said of the others.",
+        f"{counted(len(findings.doubts), 'listing')} doubted: {removals:,} listed and given far less than is typical, "
+        f"{len(findings.doubts) - removals:,} not listed and given much.",
+    ]
+    if unseen:
+        sentences.append(f"Not doubted, for the model cannot clearly see them: {listed(unseen)}.")
+    return sentences
 
 
 def accuracy_beside_nothing(findings: Findings) -> str:
@@ -202,17 +221,14 @@ def verdict(findings: Findings) -> list[str]:
         value, best = value_of(findings.metrics, metric), best_baseline(findings, metric)
         if exists(value) and best and (findings.metrics[metric].get("ci95") or [value])[0] <= best[1]:
             sentences.append(above_no_skill(findings, metric))
-    sentences += [best_and_worst(findings), farthest_above_chance(findings), skill_by_label(findings)]
+    sentences += what_it_sees(findings)
     if missing := unmeasured_labels(findings):
         them = "it" if len(missing) == 1 else "them"
         sentences.append(
             f"No {findings.item_noun} on the validation side has {listed(missing)}: nothing is known about "
             f"{them}, and the means leave {them} out."
         )
-    if pairs := confusions(findings, 1):
-        missed, given, n = pairs[0]
-        times = counted(n, findings.item_noun)
-        sentences.append(f"The commonest mistake: {given} given where {missed} was missed ({times}).")
+    sentences += what_it_confuses(findings)
     if exists(findings.ece_before) and exists(findings.ece_after):
         moved = "took" if findings.ece_after < findings.ece_before else "did not help: it took"
         sentences.append(
@@ -226,16 +242,11 @@ def verdict(findings: Findings) -> list[str]:
 def limits(findings: Findings) -> list[str]:
     """The caller's limits, then those that were measured."""
     found = list(findings.limits)
-    if unskilled := unskilled_labels(findings):
-        found.append(
-            f"Not shown to be better than chance (the 95 % interval of average precision reaches the share "
-            f"of {findings.item_nouns} that have the {findings.label_noun}): {listed(unskilled)}."
-        )
+    groups = labels_by_sight(findings)
+    if unseen := [label for kind in SIGHTS[1:] for label in groups[kind]]:
+        found.append(f"Not to be relied on for {listed(unseen)}: not shown to be clearly better than chance.")
     if missing := unmeasured_labels(findings):
         found.append(f"Never measured, for want of validation {findings.item_nouns}: {listed(missing)}.")
-    few = [label for label, n in zip(findings.labels, findings.support, strict=True) if 0 < n < 20]
-    if few:
-        found.append(f"Measured on fewer than 20 {findings.item_nouns} each, so roughly: {listed(few)}.")
     return found
 
 
@@ -256,9 +267,14 @@ def metrics_table(measured: "Findings | Mapping[str, Mapping]", baselines: Mappi
         for name, title in METRIC_NAMES.items()
         if name in measured
     ]  # fmt: skip
-    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+    return aligned([heads, *rows])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A table for a terminal: heads, a rule, rows; the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zipped)).rstrip()
-        for zipped in (list(zip(row, widths, strict=True)) for row in [heads, *rows])
+        for zipped in (list(zip(row, widths, strict=True)) for row in rows)
     ]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lobbycard.files import harmless
 from lobbycard.web.service import Answer
 from lobbycard.web.stage import data_uri
 from lobbycard.web.words import Words, percent, text
@@ -37,14 +38,6 @@ def csv_text(rows: Sequence[Row], labels: Sequence[str], words: Words) -> str:
             given = "|".join(label for label in labels if label in row.answer.labels)
             writer.writerow([harmless(row.name), given, "", *numbers])
     return out.getvalue()
-
-
-def harmless(name: str) -> str:
-    """A file's name that no spreadsheet takes for a formula.
-
-    Source: OWASP, "CSV Injection": cells that begin with = + - @, tab or carriage return.
-    """
-    return f"'{name}" if name.lstrip()[:1] in ("=", "+", "-", "@") or name[:1] in ("\t", "\r") else name
 
 
 def gallery_html(rows: Sequence[Row], labels: Sequence[str], words: Words, note: str = "") -> str:
