@@ -28,6 +28,8 @@ def main(arguments: list[str] | None = None) -> None:
             trainer.fit()
             trainer.evaluate()
             trainer.export()
+            if config.learning_curve:
+                trainer.learning_curve()
             trainer.summarize()
 
 

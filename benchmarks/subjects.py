@@ -47,7 +47,7 @@ def resnet50_folder(size: int, pictures: list[bytes], seed: int = 0) -> Iterator
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_safetensors(network, folder / artifact.WEIGHTS)
-        write_onnx(network, shape, folder / artifact.ONNX)
+        write_onnx(network, (3, *shape), folder / artifact.ONNX)
         pixels = (normalize(b.pixels, IMAGENET_MEAN, IMAGENET_STD) for b in batches(pictures[:8], shape, 4))
         write_int8(folder / artifact.ONNX, pixels, folder / artifact.INT8)
         write_learner(network, LABELS, thresholds, shape, IMAGENET_MEAN, IMAGENET_STD, folder / artifact.PICKLE)

@@ -16,8 +16,10 @@ from safetensors.torch import load_file
 
 from lobbycard.errors import InputError
 from lobbycard.poster.config import Config
+from lobbycard.poster.learning import mean_average_precision
+from lobbycard.poster.network import Architecture, build
 from lobbycard.poster.precision import AutocastBF16, choose_device, choose_precision, precision_callbacks
-from lobbycard.poster.strategies import PHASED
+from lobbycard.poster.strategies import PHASED, choose_strategy
 from lobbycard.poster.trainer import MovieGenreTrainer
 
 from .conftest import TINY
@@ -96,17 +98,18 @@ def read_until(process, words):
     raise AssertionError(f"{words!r} never came:\n{''.join(seen)}")
 
 
-def test_killed_and_resumed_ends_where_the_unbroken_run_does(drawn, tmp_path):
-    unbroken = start(drawn, tmp_path / "unbroken")
+@pytest.mark.parametrize("strategy", ["standard", "cached"])
+def test_killed_and_resumed_ends_where_the_unbroken_run_does(drawn, tmp_path, strategy):
+    unbroken = start(drawn, tmp_path / "unbroken", "--strategy", strategy)
     unbroken.communicate(timeout=300)
     assert unbroken.returncode == 0
 
-    killed = start(drawn, tmp_path / "killed")
+    killed = start(drawn, tmp_path / "killed", "--strategy", strategy)
     read_until(killed, "epoch  1")  # the first unfrozen epoch is saved, the next one runs
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not (tmp_path / "killed" / "model.json").exists()
-    resumed = start(drawn, tmp_path / "killed", "--resume")
+    resumed = start(drawn, tmp_path / "killed", "--strategy", strategy, "--resume")
     output = resumed.communicate(timeout=300)[0]
     assert resumed.returncode == 0 and "resuming after 2 finished epochs" in output, output
 
@@ -145,12 +148,46 @@ def test_early_stopping_ends_a_phase_and_keeps_the_best_epoch(drawn, tmp_path):
     assert len(scores) == best + 3 < 12
 
 
-@pytest.mark.parametrize("strategy", ["discriminative", "progressive", "probe"])
+@pytest.mark.parametrize("strategy", ["discriminative", "progressive", "cached", "probe"])
 def test_every_strategy_trains_and_its_network_answers(drawn, tmp_path, strategy):
     trainer = train(drawn, tmp_path / "m", strategy=strategy, epochs=3)
     measured = trainer.evaluate()
     assert measured.metrics["mAP"]["value"] > measured.baselines["prior"]["mAP"]["value"]
     assert trainer.size == ((128, 96) if strategy == "progressive" else (64, 48))
+
+
+def test_cached_leaves_the_lower_half_as_it_was_and_ends_as_one_network(drawn, tmp_path):
+    trainer = train(drawn, tmp_path / "m", strategy="cached", epochs=1)
+    torch.manual_seed(trainer.config.seed)
+    before = build(trainer.architecture, 1).state_dict()
+    after = trainer.network.state_dict()
+    kept = [name for name in before if "fc." not in name and torch.equal(before[name], after[name])]
+    assert any(name.startswith("conv1") for name in kept) and not any(name.startswith("layer4") for name in kept)
+    # The learner's own validation, from the file and through the upper half, against posters through the whole network.
+    logits = trainer.validation_logits()
+    truth = trainer.data.truth[trainer.data.frame["is_valid"].to_numpy()]
+    assert mean_average_precision(torch.tensor(logits), torch.tensor(truth).float()) == pytest.approx(
+        trainer.history[-1]["mAP"], abs=0.005
+    )
+    checkpoints = trainer.checkpoints
+    assert not list(checkpoints.glob("halfway*"))
+    whole = torch.load(checkpoints / "best_model.pth", weights_only=True)
+    assert same(whole, dict(after))
+
+
+def test_auto_is_cached_on_a_cpu_where_there_is_something_to_keep():
+    class Branching(torch.nn.Module):
+        def forward(self, x):
+            return x if x.mean() > 0 else -x
+
+    cpu, gpu, network = torch.device("cpu"), torch.device("cuda"), build(Architecture("torchvision", "resnet18"), 2)
+    assert choose_strategy(Config(), cpu, network) == "cached"
+    assert choose_strategy(Config(), gpu, network) == "standard"
+    assert choose_strategy(Config(weights="none"), cpu, network) == "standard"
+    assert choose_strategy(Config(), cpu, Branching()) == "standard"
+    assert choose_strategy(Config(strategy="probe"), cpu, Branching()) == "probe"
+    with pytest.raises(InputError, match="Branching cannot be cut in two"):
+        choose_strategy(Config(strategy="cached"), cpu, Branching())
 
 
 def test_discriminative_gives_lower_layers_lower_rates():

@@ -1,6 +1,6 @@
 """`python -m lobbycard compare`: several models on the same posters, none of which any of them was trained on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def compare_models(
         "first": first,
         "models": models,
         "differences": {
-            name: _difference(model, scored[first], labels) for name, model in scored.items() if name != first
+            name: difference(model, scored[first], labels) for name, model in scored.items() if name != first
         },
         "tested_labels": tested,
         "untested_labels": [label for label in labels if label not in tested],
@@ -100,7 +100,7 @@ def compare_models(
         },
         "unknown_labels": asked.unknown_labels,
     }
-    _correct(found["differences"], tested)
+    correct(found["differences"].values(), tested)
     for caveat in _caveats(found):
         say(f"  {caveat}")
     return found
@@ -115,8 +115,8 @@ def _common_labels(predictors: Mapping[str, PosterPredictor]) -> list[str]:
     return common
 
 
-def _difference(model: Bootstrapped, first: Bootstrapped, labels: Sequence[str]) -> dict[str, dict]:
-    """One model's scores less the first's."""
+def difference(model: Bootstrapped, first: Bootstrapped, labels: Sequence[str]) -> dict[str, dict]:
+    """One model's scores less the first's: of each metric, and of each label's `ap` and `f1`; None where undefined."""
     columns = {score: model.minus_by_label(first, score) for score in ("ap", "f1")}
     return {
         "metrics": {name: change._asdict() for name, change in model.minus(first).items()},
@@ -127,9 +127,9 @@ def _difference(model: Bootstrapped, first: Bootstrapped, labels: Sequence[str])
     }
 
 
-def _correct(differences: Mapping[str, dict], tested: Sequence[str]) -> None:
+def correct(differences: Iterable[dict], tested: Sequence[str]) -> None:
     """Add `p_holm` and `beyond_chance` to the `ap` of every tested label; all of them are one family of tests."""
-    rows = [difference["per_label"][label]["ap"] for difference in differences.values() for label in tested]
+    rows = [found["per_label"][label]["ap"] for found in differences for label in tested]
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row |= {"p_holm": float(p), "beyond_chance": bool(p <= ALPHA)}
 

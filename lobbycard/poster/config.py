@@ -40,6 +40,9 @@ class Config:
     """use at most this many of the table's movies, drawn at random before anything else; 0 uses all"""
     valid: float = 0.2
     """share of the movies kept aside to measure on"""
+    split_from: Path | None = None
+    """take the sides from this split.csv, or from the model folder that has one, so that two models are measured on the
+    same movies; --valid has no say then, --limit and --per-genre choose from the training side"""
     seed: int = 0
     """of everything drawn at random: same seed, same machine, same result"""
     connections: int = 16
@@ -56,21 +59,27 @@ class Config:
     size: str = ""
     """input in pixels, HEIGHTxWIDTH or one number for a square; default 288x192, the shape of a poster"""
 
-    strategy: Literal["standard", "discriminative", "progressive", "probe"] = "standard"
-    """standard: head first, then everything; discriminative: lower layers learn slower; progressive: 224 px, then 448;
-    probe: frozen network and a fitted head, minutes on a laptop"""
+    strategy: Literal["auto", "standard", "discriminative", "progressive", "cached", "probe"] = "auto"
+    """auto: cached on a CPU, standard on a GPU; standard: head first, then everything; discriminative: lower layers learn
+    slower; progressive: 224 px, then 448; cached: the lower half stays frozen and is computed once, the upper half learns;
+    probe: frozen network and a fitted head, quicker still"""
     epochs: int = 10
     """epochs with all layers training"""
     freeze_epochs: int = 3
     """epochs before that with only the head training"""
     lr: float = 1e-3
     """highest learning rate of the head; --find-lr suggests one"""
-    weight_decay: float = 0.01
+    weight_decay: float = 0.05
     """AdamW's weight decay"""
+    mixup: float = 0.4
+    """blend posters and their genres in pairs; the Beta distribution's parameter, 0 blends none"""
     batch_size: int = 64
     """posters a step"""
     patience: int = 0
     """stop when validation mAP has not risen for this many epochs; 0 never stops early"""
+    learning_curve: bool = False
+    """also train on an eighth, a quarter and a half of the movies, to see how much more data would help;
+    about doubles the time"""
     find_lr: bool = False
     """only look for a learning rate: print and plot it, then end"""
     resume: bool = False
@@ -102,8 +111,10 @@ class Config:
             raise InputError(f"--out {self.out}: a file; expected a folder, or a name that is free")
         if not 0 < self.valid < 1:
             raise InputError(f"--valid: expected a share between 0 and 1, such as 0.2, got {self.valid}")
-        if not (0 < self.lr < math.inf and 0 < self.timeout < math.inf and 0 <= self.weight_decay < math.inf):
-            raise InputError("--lr and --timeout must be above 0, and --weight-decay not under it")
+        if not (0 < self.lr < math.inf and 0 < self.timeout < math.inf):
+            raise InputError("--lr and --timeout must be above 0")
+        if not (0 <= self.weight_decay < math.inf and 0 <= self.mixup < math.inf):
+            raise InputError("--weight-decay and --mixup must be 0 or above")
         if self.strategy != "probe" and self.epochs + self.freeze_epochs == 0:
             raise InputError("--epochs and --freeze-epochs are both 0: nothing would be trained; give one of them")
         if self.strategy == "progressive" and self.epochs < 3:
@@ -111,6 +122,11 @@ class Config:
                 f"--strategy progressive: needs --epochs 3 or more, a third of them at the large size, got {self.epochs}"
             )
         self.sizes()
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the network starts from weights that somebody trained."""
+        return self.weights != "none" or self.start_from is not None
 
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """Input sizes (height, width) in the order they are trained at; the last is the model's. Raises InputError."""
@@ -167,6 +183,8 @@ SAMPLE = {
     "freeze_epochs": 0,
     "epochs": 14,
     "lr": 5e-3,
+    "weight_decay": 0.01,
+    "mixup": 0.0,
     "batch_size": 32,
 }
 DEFAULT_TABLE = Path("MovieGenre.csv")

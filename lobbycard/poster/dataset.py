@@ -62,11 +62,15 @@ def choose_movies(config: Config, say: Callable[[str], None] = print) -> Dataset
         raise InputError("--csv: expected a movie table such as Kaggle's MovieGenre.csv; none was given")
     table: MovieTable = read_table(config.csv, need_url=config.download)
     say(table.summary())
-    frame = select.limit(table.frame, config.limit, config.seed) if config.limit else table.frame
-    chosen = select.balance(select.keep_common(frame, config.min_count), config.per_genre, config.seed)
+    about = {}
+    if config.split_from is None:
+        frame = select.limit(table.frame, config.limit, config.seed) if config.limit else table.frame
+        chosen = select.balance(select.keep_common(frame, config.min_count), config.per_genre, config.seed)
+    else:
+        chosen, about["split"] = _choose_placed(table.frame, config, say)
     before, after = select.label_counts(table.frame), select.label_counts(chosen)
     say(select.counts_table(before, after))
-    about = {
+    about |= {
         "source": config.csv.name,
         "drawn": (config.csv.parent / "sample.json").is_file(),  # the embedded sample's table
         "table_sha256": sha256(config.csv),
@@ -77,6 +81,45 @@ def choose_movies(config: Config, say: Callable[[str], None] = print) -> Dataset
         "labels_after": after,
     }
     return Dataset(chosen, sorted(after), about)
+
+
+def _choose_placed(
+    frame: pd.DataFrame, config: Config, say: Callable[[str], None]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The movies that --split-from places, and what is said of it: its measuring side whole, its training side as chosen."""
+    placed = split.read_split(_split_file(config))
+    common = select.keep_common(frame, config.min_count)  # counted in the whole table, as for the model it came from
+    side = common["item_id"].map(placed.set_index("item_id")["is_valid"].to_dict())
+    train, valid = common[side.eq(False)].reset_index(drop=True), common[side.eq(True)]
+    if train.empty or valid.empty:
+        raise InputError(
+            f"--split-from {config.split_from}: of its {len(placed):,} movies {len(train):,} to train on and {len(valid):,} "
+            f"to measure on are in {config.csv}; expected some of both: give the table that this split was made from"
+        )
+    if config.limit:
+        train = select.limit(train, config.limit, config.seed)
+    chosen = pd.concat([select.balance(train, config.per_genre, config.seed), valid])
+    about = {
+        "from": config.split_from.name,
+        "not_in_split": int(side.isna().sum()),
+        "not_in_table": len(placed) - int(side.notna().sum()),
+        "not_chosen": int(side.notna().sum()) - len(chosen),
+    }
+    say(
+        f"  sides from {about['from']}: {len(chosen):,} movies; left out: {about['not_in_split']:,} of the table that it does "
+        f"not place, {about['not_chosen']:,} to train on by --limit or --per-genre; {about['not_in_table']:,} of its movies "
+        "are not in the table"
+    )
+    return chosen.sort_values("item_id", kind="stable", ignore_index=True), about
+
+
+def _split_file(config: Config) -> Path:
+    """The split.csv that --split-from means. Raises InputError when a folder has none."""
+    given = config.split_from
+    file = given / "split.csv" if given.is_dir() else given
+    if not file.is_file():
+        raise InputError(f"--split-from {given}: no split.csv there; expected that file, or a model folder that has it")
+    return file
 
 
 def fetch_posters(data: Dataset, config: Config, say: Callable[[str], None] = print) -> Dataset:
@@ -161,6 +204,28 @@ def resume_split(data: Dataset, saved: Path, config: Config, say: Callable[[str]
     return _with_split(Dataset(frame, data.labels, data.about), report.sentence(), config, say)
 
 
+def given_split(data: Dataset, config: Config, say: Callable[[str], None] = print) -> Dataset:
+    """The same movies on the sides that --split-from gives them. Genres that nothing is left to learn from are dropped."""
+    placed = split.read_split(_split_file(config))
+    frame = data.frame.merge(placed, on="item_id", how="inner", validate="one_to_one")
+    here, there = int(frame["is_valid"].sum()), int(placed["is_valid"].sum())
+    if here < there:
+        say(
+            f"  only {here:,} of the {there:,} movies that {config.split_from.name} measures on are here: figures of models "
+            "that were measured on all of them do not compare with these"
+        )
+    to_learn_from = set(select.label_counts(frame[~frame["is_valid"]]))
+    gone = [label for label in data.labels if label not in to_learn_from]
+    if gone:
+        say(f"  left out, no poster to train on: {', '.join(gone)}")
+        known = [tuple(label for label in labels if label in to_learn_from) for labels in frame["labels"]]
+        frame = frame.assign(labels=pd.Series(known, index=frame.index, dtype=object))
+        frame = frame[[bool(labels) for labels in known]].reset_index(drop=True)
+    report = split.leak_check(frame["group"], frame["is_valid"], frame["hash"].to_numpy())
+    labels = [label for label in data.labels if label in to_learn_from]
+    return _with_split(Dataset(frame, labels, data.about), report.sentence(), config, say)
+
+
 def _with_split(data: Dataset, sentence: str, config: Config, say: Callable[[str], None]) -> Dataset:
     n_valid = int(data.frame["is_valid"].sum())
     groups = int(data.frame["group"].nunique())
@@ -176,6 +241,6 @@ def _with_split(data: Dataset, sentence: str, config: Config, say: Callable[[str
         "n_valid": n_valid,
         "n_groups": groups,
         "leak_check": [sentence],
-        "split": {"valid": config.valid, "seed": config.seed},
+        "split": data.about.get("split") or {"valid": config.valid, "seed": config.seed},
     }
     return Dataset(data.frame, data.labels, about)

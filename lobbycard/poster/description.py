@@ -53,6 +53,8 @@ def _wrong_figures(about: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "modes", "numbers and names, and for each way to answer an object of numbers"
     elif not isinstance(modes.get("posters", 0), int) or not all(isinstance(modes.get(k, {}), dict) for k in MODES):
         yield "modes", f"posters a whole number, and objects for {', '.join(MODES)}"
+    if not (about.get("learning_curve") is None or _is_curve(about["learning_curve"])):
+        yield "learning_curve", "points (movies, metrics, per_label) and last_doubling (metrics, per_label)"
     data = about["data"]
     counts = data.get("labels_after", {})
     if not (isinstance(counts, dict) and all(map(_is_number, counts.values()))):
@@ -85,6 +87,33 @@ def _is_row(row: Any) -> bool:
         for key, value in row.items()
         if key != "check"
     )
+
+
+def _is_curve(curve: Any) -> bool:
+    if not (isinstance(curve, dict) and isinstance(curve.get("points"), list) and len(curve["points"]) > 1):
+        return False
+    last = curve.get("last_doubling")
+    return all(map(_is_point, curve["points"])) and isinstance(last, dict) and _is_doubling(last)
+
+
+def _is_point(point: Any) -> bool:
+    tables = [point.get(key) for key in ("metrics", "per_label")] if isinstance(point, dict) else [None]
+    if not all(isinstance(table, dict) for table in tables):
+        return False
+    metrics, rows = tables
+    counted = _is_number(point.get("movies"))
+    return counted and all(map(_is_metric, metrics.values())) and all(map(_is_row, rows.values()))
+
+
+def _is_doubling(last: dict[str, Any]) -> bool:
+    kinds = {"metrics": dict, "per_label": dict, "tested_labels": list}
+    if not all(isinstance(last.get(key), kind) for key, kind in kinds.items()):
+        return False
+    tables = [last["metrics"], *last["per_label"].values()]
+    if not all(isinstance(table, dict) for table in tables):
+        return False
+    changes = [change for table in tables for change in table.values()]
+    return all(change is None or _is_metric(change) for change in changes)
 
 
 def _plain(value: Any) -> bool:

@@ -6,6 +6,7 @@ import pathlib
 import pickle
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +51,13 @@ def write_safetensors(network: nn.Module, path: Path) -> None:
         save_file(state, part, metadata={"format": "pt"})
 
 
-def write_onnx(network: nn.Module, size: tuple[int, int], path: Path) -> None:
-    """The network as ONNX: input `pixels` (N, 3, H, W) fp32 normalised, output `logits` (N, L), any N."""
-    example = torch.zeros(2, 3, *size)
+def write_onnx(network: nn.Module, shape: Sequence[int], path: Path) -> None:
+    """The network as ONNX: input `pixels` (N, *shape) fp32 normalised, output `logits` (N, L), any N.
+
+    Args:
+        shape: of one input, (3, H, W) for a poster.
+    """
+    example = torch.zeros(2, *shape)
     with atomic_path(path) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own libraries' deprecations
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)

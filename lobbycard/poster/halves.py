@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 from torch.utils.flop_counter import FlopCounterMode
 
 from lobbycard.errors import InputError
@@ -47,7 +48,9 @@ def cut(network: nn.Module, size: tuple[int, int]) -> Halves:
         with torch.no_grad():
             watched.run(torch.zeros(1, 3, *size))
     except Exception as error:
-        raise InputError(f"--strategy cached: {name} cannot be cut in two ({type(error).__name__}); {advice}") from error
+        raise InputError(
+            f"--strategy cached: {name} cannot be cut in two ({type(error).__name__}); {advice}"
+        ) from error
     total, done = sum(watched.flops.values()), 0
     places = []
     for node in graph.nodes:
@@ -63,8 +66,9 @@ def cut(network: nn.Module, size: tuple[int, int]) -> Halves:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        # timm's batch norms hold an activation and branch on their mode: kept whole, they keep both.
-        return isinstance(module, _NormBase) or super().is_leaf_module(module, name)
+        # timm's own kinds: batch norms that hold an activation and branch on their mode, convolutions that pad as
+        # TensorFlow does and compute by how much. Kept whole, they need not be traced.
+        return isinstance(module, (_NormBase, _ConvNd)) or super().is_leaf_module(module, name)
 
 
 class _Watched(fx.Interpreter):

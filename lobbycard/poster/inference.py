@@ -17,7 +17,7 @@ from torch import nn
 from lobbycard.catalog.batches import batches, normalize
 from lobbycard.catalog.image import ImageError
 from lobbycard.poster.export import write_onnx
-from lobbycard.poster.network import head, head_name
+from lobbycard.poster.network import head_name
 from lobbycard.poster.runtimes import Logits, onnx_logits
 
 
@@ -44,32 +44,45 @@ def network_outputs(
         ImageError: a poster that cannot be read; the download has checked them all.
     """
     rows = []
-    for batch in batches(paths, size, batch_size):
-        if batch.errors:
-            raise ImageError("truncated", next(iter(batch.errors.values())))
-        pixels = normalize(batch.pixels, mean, std)
+    for pixels in pixel_batches(paths, size, mean, std, batch_size):
         out = forward(pixels)
         if mirrored:
-            out = 0.5 * (out + forward(np.ascontiguousarray(pixels[..., ::-1])))
+            out = 0.5 * (out + forward(mirror(pixels)))
         rows.append(out)
         if bar is not None:
-            bar.update(len(batch.sources))
+            bar.update(len(pixels))
     return np.concatenate(rows)
 
 
-def frozen_forward(network: nn.Module, size: tuple[int, int], device: torch.device, precision: str = "fp32") -> Logits:
-    """The network in eval mode as a function (B, 3, H, W) fp32 -> (B, D or L) fp32, in NumPy.
+def pixel_batches(
+    paths: Sequence[Path], size: tuple[int, int], mean: Sequence[float], std: Sequence[float], batch_size: int = 32
+) -> Iterator[np.ndarray]:
+    """Posters as a network takes them, (B, 3, H, W) fp32, in order. Raises ImageError at one that cannot be read."""
+    for batch in batches(paths, size, batch_size):
+        if batch.errors:
+            raise ImageError("truncated", next(iter(batch.errors.values())))
+        yield normalize(batch.pixels, mean, std)
+
+
+def mirror(pixels: np.ndarray) -> np.ndarray:
+    """(B, 3, H, W) with left and right exchanged."""
+    return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def frozen_forward(network: nn.Module, shape: Sequence[int], device: torch.device, precision: str = "fp32") -> Logits:
+    """The network in eval mode as a function (B, *shape) fp32 -> what it gives, fp32, in NumPy.
 
     Later changes of the network's weights do not show in it on a CPU.
 
     Args:
+        shape: of one input, (3, H, W) for a poster.
         precision: `fp16` or `bf16` for autocast off the CPU; the CPU always computes in fp32.
     """
     network.eval()
     if device.type == "cpu":
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / "network.onnx"
-            write_onnx(network.to("cpu"), size, file)
+            write_onnx(network.to("cpu"), shape, file)
             return onnx_logits(file.read_bytes())
     half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
     network.to(device, memory_format=torch.channels_last)
@@ -83,9 +96,13 @@ def frozen_forward(network: nn.Module, size: tuple[int, int], device: torch.devi
 
 
 @contextmanager
-def without_head(network: nn.Module) -> Iterator[nn.Module]:
-    """While open, the network gives what its last layer is given: (N, D) pooled features instead of (N, L) logits."""
-    name, layer = head_name(network), head(network)
+def without_head(network: nn.Module, name: str | None = None) -> Iterator[nn.Module]:
+    """While open, the network gives what its last layer is given: (N, D) pooled features instead of (N, L) logits.
+
+    `name` is that layer's, where `network` is a part of one.
+    """
+    name = name or head_name(network)
+    layer = network.get_submodule(name)
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, nn.Identity())
     try:

@@ -1,7 +1,7 @@
 """The fastai Learner: loss, metrics, precision, memory format; a plain one that a practitioner can take over."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 from fastai.callback import schedule  # noqa: F401 - gives Learner its fit_one_cycle and lr_find
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback
+from fastai.callback.mixup import MixUp
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import BCEWithLogitsLossFlat
@@ -30,9 +31,17 @@ OUT_OF_MEMORY = ("CUDA out of memory", "not enough memory", "can't allocate memo
 
 
 def poster_learner(
-    dls: DataLoaders, network: nn.Module, config: Config, device: torch.device, precision: str, out: Path
+    dls: DataLoaders,
+    network: nn.Module,
+    config: Config,
+    device: torch.device,
+    precision: str,
+    out: Path,
+    splitter: Callable[[nn.Module], list[list[nn.Parameter]]] = layer_groups,
 ) -> Learner:
     """A Learner on `network` whose weights files go to `out`/checkpoints.
+
+    A pretrained network keeps its batch norms' statistics; one that starts from nothing learns them.
 
     F1, precision and recall are fastai's own, macro, at threshold 0.5 of uncalibrated probabilities: for watching an
     epoch, not for judging the model.
@@ -45,9 +54,15 @@ def poster_learner(
         dls,
         network.to(device),
         loss_func=BCEWithLogitsLossFlat(),
-        splitter=layer_groups,
+        splitter=splitter,
         metrics=metrics,
-        cbs=[ChannelsLast(), FrozenBatchNorm(), *precision_callbacks(device, precision), *tracker(config.tracker, out)],
+        cbs=[
+            ChannelsLast(),
+            KeptStatistics(everywhere=config.pretrained),
+            *([MixUp(config.mixup)] if config.mixup else []),
+            *precision_callbacks(device, precision),
+            *tracker(config.tracker, out),
+        ],
         wd=config.weight_decay,
         train_bn=False,  # fastai's default trains frozen layers' batch norm, and so back-propagates through all of them
         path=out,
@@ -55,15 +70,23 @@ def poster_learner(
     )
 
 
-class FrozenBatchNorm(Callback):
-    """Batch norm of frozen layers answers with the statistics it was trained with, and keeps them.
+class KeptStatistics(Callback):
+    """Batch norm answers with the statistics it was pretrained with, and keeps them; its scale and shift still learn.
 
-    fastai's BnFreeze does the same for the default of `train_bn`, and is looked for by type; ours goes by the weights.
+    Always so in frozen layers. `everywhere`, in the others too: a few thousand posters, in batches of 64, estimate them
+    worse than ImageNet did.
+
+    fastai's BnFreeze does it for frozen layers by its default of `train_bn`; ours goes by the weights.
     """
+
+    def __init__(self, everywhere: bool):
+        self.everywhere = everywhere
 
     def before_train(self):
         for module in self.learn.model.modules():
-            if isinstance(module, BATCH_NORMS) and module.weight is not None and not module.weight.requires_grad:
+            if isinstance(module, BATCH_NORMS) and (
+                self.everywhere or (module.weight is not None and not module.weight.requires_grad)
+            ):
                 module.eval()
 
 

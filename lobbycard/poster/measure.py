@@ -14,10 +14,12 @@ from lobbycard.scoring.decide import decide
 @dataclass(frozen=True)
 class Measured:
     """On N validation items: `probabilities` and `decisions` (N, L) were made without having seen their own rows;
+    `ranking` (N, L) are those of the model that goes out, from which average precision is taken;
     `calibration` and `thresholds` (L,) are fitted on all of them, for the model that goes out."""
 
     calibration: calibrate.Calibration
     thresholds: np.ndarray
+    ranking: np.ndarray
     probabilities: np.ndarray
     decisions: np.ndarray
     metrics: dict[str, Any]
@@ -40,21 +42,24 @@ def measure(
         prior: (L,) share of each label on the training side, which is all that no skill knows.
         groups: (N,) items that must not stand on both sides of a fold.
     """
-    # Average precision depends on the ranking alone, which calibration keeps: it is taken from the uncalibrated scores,
-    # because pooling folds that were calibrated apart would blur it.
     raw = sigmoid(logits)
     probabilities, fold_thresholds = calibrate.cross_fit(logits, truth, seed=seed, groups=groups)
     decisions = decide(probabilities, fold_thresholds)
     calibration = calibrate.fit_calibration(logits, truth)
-    thresholds = calibrate.fit_thresholds(sigmoid(calibration.apply(logits)), truth)
+    # Average precision depends on the ranking alone, which a calibration keeps: it is taken from the one for all rows,
+    # because pooling folds that were calibrated apart would blur it, and because raw logits may be so large that their
+    # probabilities all round to 1.
+    ranking = sigmoid(calibration.apply(logits))
+    thresholds = calibrate.fit_thresholds(ranking, truth)
     return Measured(
         calibration=calibration,
         thresholds=thresholds,
+        ranking=ranking,
         probabilities=probabilities,
         decisions=decisions,
-        metrics=metrics.summarize(truth, raw, decisions, seed=seed),
+        metrics=metrics.summarize(truth, ranking, decisions, seed=seed),
         baselines=baselines.baselines(truth, prior, seed=seed),
-        per_label=metrics.per_label(labels, truth, raw, decisions, thresholds),
+        per_label=metrics.per_label(labels, truth, ranking, decisions, thresholds),
         sweep=metrics.sweep(truth, probabilities),
         ece=(
             metrics.expected_calibration_error(raw, truth),

@@ -150,8 +150,8 @@ def check_pictures(size: tuple[int, int]) -> np.ndarray:
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)) without overflow, float32."""
-    return (0.5 * (1.0 + np.tanh(0.5 * np.asarray(logits, np.float32)))).astype(np.float32)
+    """1 / (1 + exp(-x)) without overflow, float32; small ones keep their digits."""
+    return np.exp(-np.logaddexp(np.float32(0), -np.asarray(logits, np.float32)))
 
 
 def tta_views(pixels: np.ndarray) -> list[np.ndarray]:

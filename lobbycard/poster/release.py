@@ -18,6 +18,7 @@ from lobbycard.files import sha256, write_text
 from lobbycard.poster import artifact
 from lobbycard.poster.augment import augmentation_sheet
 from lobbycard.poster.checkpoint import STATE, write_history
+from lobbycard.poster.curve import parts_folder
 from lobbycard.poster.export import AGREEMENT, fold_calibration, write_learner, write_onnx, write_safetensors
 from lobbycard.poster.familiar import Familiarity
 from lobbycard.poster.modes import measure_modes
@@ -53,6 +54,8 @@ INTENDED_USE = (
 def release(trainer: "MovieGenreTrainer") -> artifact.ModelFolder:
     """Write the model folder of a trainer that has measured its network.
 
+    Where a learning curve is to follow, what resumes the run stays beside the model until that is whole.
+
     Raises:
         InputError: the written runtimes do not agree with each other.
     """
@@ -67,7 +70,7 @@ def release(trainer: "MovieGenreTrainer") -> artifact.ModelFolder:
     with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
         staged = Path(folder)
         write_safetensors(network, staged / artifact.WEIGHTS)
-        write_onnx(network, trainer.size, staged / artifact.ONNX)
+        write_onnx(network, (3, *trainer.size), staged / artifact.ONNX)
         write_learner(
             network, data.labels, measured.thresholds, trainer.size, trainer.mean, trainer.std, staged / artifact.PICKLE
         )
@@ -90,10 +93,39 @@ def release(trainer: "MovieGenreTrainer") -> artifact.ModelFolder:
         artifact.unseal(out)
         for file in sorted(staged.iterdir()):
             file.replace(out / file.name)
-    state = out / "checkpoints" / STATE
-    folder = artifact.seal(out, about, leave_out=[state])
-    state.unlink(missing_ok=True)  # only now is there nothing left to resume
+    folder = artifact.seal(out, about, leave_out=_unfinished(out))
+    if not config.learning_curve:
+        _forget(out)
     return folder
+
+
+def add_curve(trainer: "MovieGenreTrainer", curve: dict[str, Any] | None) -> artifact.ModelFolder:
+    """Write a released model's report, card and `model.json` once more, with its learning curve if there is one."""
+    out, folder = trainer.config.out, trainer.folder
+    if curve is not None:
+        about = folder.about | {"learning_curve": curve}
+        findings = _findings(trainer, about)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as scratch:
+            staged = Path(scratch)
+            write_report(findings, staged / "report.html")
+            write_card(findings, staged / "README.md", folder=out.name)
+            artifact.unseal(out)
+            for file in sorted(staged.iterdir()):
+                file.replace(out / file.name)
+        folder = artifact.seal(out, about, leave_out=_unfinished(out))
+    _forget(out)
+    return folder
+
+
+def _unfinished(out: Path) -> list[Path]:
+    """Files in a model folder that only a resumed run reads."""
+    return [out / "checkpoints" / STATE, *parts_folder(out).rglob("*")]
+
+
+def _forget(out: Path) -> None:
+    """Remove what resumes a run: only when the model folder is whole is there nothing left to resume."""
+    (out / "checkpoints" / STATE).unlink(missing_ok=True)
+    shutil.rmtree(parts_folder(out), ignore_errors=True)
 
 
 def _about(trainer: "MovieGenreTrainer") -> dict[str, Any]:
@@ -166,6 +198,7 @@ def _findings(trainer: "MovieGenreTrainer", about: dict[str, Any]) -> Findings:
         modes=_mode_rows(about["modes"]),
         modes_measured=_modes_measured(about["modes"]),
         limits=(*[DRAWN] * data.about["drawn"], *LIMITS, *[EPOCH_CHOSEN] * (config.strategy != "probe")),
+        learning_curve=about.get("learning_curve"),
         intended_use=(DRAWN,) if data.about["drawn"] else INTENDED_USE,
         item_noun="poster",
         label_noun="genre",

@@ -1,15 +1,19 @@
 """Ways to train, one function each: a list of phases, or (probe) a fitted head.
 
-`standard`, `discriminative` and `progressive` return phases that `run_phases` fits with fastai's one-cycle policy.
+All but `probe` return phases that `run_phases` fits with fastai's one-cycle policy.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from fastai.learner import Learner
+from torch import nn
 
+from lobbycard.errors import InputError
 from lobbycard.poster.checkpoint import Checkpoint
 from lobbycard.poster.config import Config
+from lobbycard.poster.halves import cut
 from lobbycard.poster.learning import EpochBar
 
 # Unfrozen, pretrained layers are moved more carefully than a fresh head, as in fastai's fine_tune.
@@ -58,11 +62,38 @@ def progressive(config: Config) -> list[Phase]:
     ]
 
 
+def cached(config: Config) -> list[Phase]:
+    """The upper half of the network alone, from a head that was fitted: there is nothing left to learn first."""
+    (size,) = config.sizes()
+    return [Phase("upper", config.epochs, False, config.lr, size)]
+
+
 PHASED: dict[str, Callable[[Config], list[Phase]]] = {
     "standard": standard,
     "discriminative": discriminative,
     "progressive": progressive,
+    "cached": cached,
 }
+
+
+def choose_strategy(config: Config, device: torch.device, network: nn.Module) -> str:
+    """The strategy for `auto`, or the one that was asked for, once it is known that `network` allows it.
+
+    On a CPU `cached` learned more in minutes than all layers do in hours (docs/log.md); it needs a network that was
+    pretrained. Raises InputError where `cached` was asked for and cannot be had.
+    """
+    asked = config.strategy
+    if asked == "auto" and (device.type != "cpu" or not config.pretrained):
+        return "standard"
+    if asked in ("auto", "cached"):
+        try:
+            cut(network, config.sizes()[0])
+        except InputError:
+            if asked == "cached":
+                raise
+            return "standard"
+        return "cached"
+    return asked
 
 
 def run_phases(

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
@@ -15,27 +16,29 @@ from torch import nn
 
 from lobbycard.catalog.split import write_split
 from lobbycard.errors import InputError
-from lobbycard.files import atomic_path
 from lobbycard.poster import network as networks
 from lobbycard.poster.artifact import WEIGHTS, ModelFolder, open_model
-from lobbycard.poster.checkpoint import BEST, STATE, Checkpoint, RunState, load_state
+from lobbycard.poster.checkpoint import STATE, load_state
 from lobbycard.poster.config import Config
+from lobbycard.poster.curve import measure_curve
 from lobbycard.poster.data import poster_dataloaders
-from lobbycard.poster.dataset import Dataset, choose_movies, fetch_posters, resume_split, split_posters
-from lobbycard.poster.inference import frozen_forward, network_outputs, without_head
-from lobbycard.poster.learning import fitting, poster_learner, set_prior, suggest_lr
+from lobbycard.poster.dataset import Dataset, choose_movies, fetch_posters, given_split, resume_split, split_posters
+from lobbycard.poster.inference import frozen_forward, network_outputs
+from lobbycard.poster.learning import poster_learner, set_prior, suggest_lr
 from lobbycard.poster.measure import Measured, measure
 from lobbycard.poster.precision import choose_device, choose_precision
-from lobbycard.poster.probe import fit_head, set_head
-from lobbycard.poster.release import release
-from lobbycard.poster.strategies import PHASED, run_phases
+from lobbycard.poster.release import add_curve, release
+from lobbycard.poster.strategies import choose_strategy
+from lobbycard.poster.training import train
 from lobbycard.progress import progress
+from lobbycard.report.growth import in_brief
 from lobbycard.report.words import metrics_table
 
 # Settings that may differ between a run and its resumption. `workers` draw augmentations of their own, which ends in
 # other, equally good weights; the movies are compared by what they are, not by where they lie.
 FREE_ON_RESUME = (
     "resume",
+    "learning_curve",
     "find_lr",
     "workers",
     "tracker",
@@ -58,13 +61,14 @@ class MovieGenreTrainer:
         trainer.fit()         # by --strategy; `trainer.learn` is a plain fastai Learner
         trainer.evaluate()    # calibration, thresholds, metrics with intervals
         trainer.export()      # the model folder, model.json last
+        trainer.learning_curve()  # if wanted: what more data would bring
 
     `fit` may be replaced by whatever a practitioner does with `trainer.learn`.
     """
 
     def __init__(self, config: Config | None = None, say: Callable[[str], None] = print, **settings: Any):
         """Settings are the fields of Config, and the flags of train_model.py. Raises InputError on impossible ones."""
-        for name in ("csv", "images", "out", "start_from"):
+        for name in ("csv", "images", "out", "start_from", "split_from"):
             if isinstance(settings.get(name), str):
                 settings[name] = Path(settings[name])
         self.config = replace(config or Config(), **settings)
@@ -72,6 +76,7 @@ class MovieGenreTrainer:
         self.seconds: dict[str, float] = {}
         self.data: Dataset | None = None
         self.measured: Measured | None = None
+        self.folder: ModelFolder | None = None
         self.history: list[dict[str, Any]] = []
         self.device = choose_device(self.config.device)
         self.precision = choose_precision(self.device, self.config.precision)
@@ -89,7 +94,8 @@ class MovieGenreTrainer:
             load_state(self.checkpoints)
         with self._stage("reading the table"):
             self.data = choose_movies(self.config, self.say)
-        self._body  # noqa: B018 - wrong networks, weights and sizes must not be found out after the download
+        # Wrong networks, weights and sizes must not be found out after the download.
+        self.config = replace(self.config, strategy=choose_strategy(self.config, self.device, self._body))
         return self.data
 
     def download(self) -> Dataset:
@@ -103,6 +109,8 @@ class MovieGenreTrainer:
         with self._stage("splitting"):
             if self.config.resume:
                 self.data = resume_split(self._need("data", "load"), self._saved_split, self.config, self.say)
+            elif self.config.split_from is not None:
+                self.data = given_split(self._need("data", "load"), self.config, self.say)
             else:
                 self.data = split_posters(self._need("data", "load"), self.config, self.say)
         return self.data
@@ -127,7 +135,7 @@ class MovieGenreTrainer:
             (self.checkpoints / STATE).unlink(missing_ok=True)
             write_split(self._saved_split, self.data.frame, self.data.frame["hash"].to_numpy())
         with self._stage("training"):
-            self._fit_probe() if self.config.strategy == "probe" else self._fit_phases()
+            train(self)
 
     def find_lr(self) -> float:
         """Print, plot (lr_find.png in the model folder) and return the learning rate that fastai's finder suggests."""
@@ -141,32 +149,57 @@ class MovieGenreTrainer:
         data = self._need("data", "split")
         valid = data.side(True)
         with self._stage("measuring"):
-            paths = list(valid["path"])
-            with progress(len(paths), "scoring the validation posters") as bar:
-                forward = frozen_forward(self.network, self.size, self.device)
-                logits = network_outputs(forward, paths, self.size, self.mean, self.std, bar=bar)
+            logits = self.validation_logits()
             truth = data.truth[data.frame["is_valid"].to_numpy()]
             groups = valid["group"].to_numpy()
             self.measured = measure(logits, truth, data.labels, data.prior, groups, self.config.seed)
         return self.measured
 
+    def validation_logits(self) -> np.ndarray:
+        """What the trained network answers to the validation posters, uncalibrated: (N, L)."""
+        paths = list(self._need("data", "split").side(True)["path"])
+        with progress(len(paths), "scoring the validation posters") as bar:
+            forward = frozen_forward(self.network, (3, *self.size), self.device)
+            return network_outputs(forward, paths, self.size, self.mean, self.std, bar=bar)
+
     def export(self) -> ModelFolder:
         """Write the model folder, `model.json` last. Raises InputError when the runtimes disagree."""
         self._need("measured", "evaluate")
         with self._stage("exporting"):
-            return release(self)
+            self.folder = release(self)
+        return self.folder
+
+    def learning_curve(self) -> ModelFolder:
+        """Train anew on an eighth, a quarter and a half of the movies, and add to the model folder what more would bring.
+
+        Stopped, it leaves the exported model whole, and `resume=True` goes on with what is missing. Raises InputError.
+        """
+        self._need("folder", "export")
+        with self._stage("learning curve"):
+            curve = measure_curve(self)
+        self.folder = add_curve(self, curve)
+        return self.folder
 
     def summarize(self) -> None:
         """Print the metrics with their intervals beside no skill, the seconds by stage, and where everything is."""
         measured = self._need("measured", "evaluate")
         self.say(f"\n{metrics_table(measured.metrics, measured.baselines)}\n")
         self.say(f"calibration error {measured.ece[0]:.3f} before, {measured.ece[1]:.3f} after")
+        if self.folder and (curve := self.folder.about.get("learning_curve")):
+            self.say(in_brief(curve, "poster"))
         self.say("  ".join(f"{stage} {seconds:.0f} s" for stage, seconds in self.seconds.items()))
         self.say(f"model   {self.config.out}\nreport  {self.config.out / 'report.html'}")
 
     def how_to_go_on(self) -> str:
         """What to tell a user who has stopped the run."""
-        if (self.checkpoints / STATE).is_file():
+        resumable = (self.checkpoints / STATE).is_file()
+        if self.folder is not None and self.config.learning_curve:
+            again = " with --resume" * resumable
+            return (
+                f"stopped. The model in {self.config.out} is whole, only its learning curve is missing: "
+                f"run the same command again{again} to go on with that"
+            )
+        if resumable:
             return "stopped. The last finished epoch is saved: run the same command with --resume to go on"
         return "stopped. Posters that were downloaded are kept: run the same command again to go on"
 
@@ -178,6 +211,8 @@ class MovieGenreTrainer:
         self.fit()
         self.evaluate()
         folder = self.export()
+        if self.config.learning_curve:
+            folder = self.learning_curve()
         self.summarize()
         return folder
 
@@ -186,6 +221,13 @@ class MovieGenreTrainer:
     @property
     def checkpoints(self) -> Path:
         return self.config.out / "checkpoints"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes two runs the same run, as JSON values."""
+        data = self._need("data", "split")
+        settings = {k: v for k, v in self.config.to_dict().items() if k not in FREE_ON_RESUME}
+        return settings | {"labels": data.labels, "precision": self.precision, "movies": data.digest}
 
     @property
     def _saved_split(self) -> Path:
@@ -246,43 +288,8 @@ class MovieGenreTrainer:
         set_prior(network, data.prior)
         return network
 
-    def _fit_phases(self) -> None:
-        settings = {k: v for k, v in self.config.to_dict().items() if k not in FREE_ON_RESUME}
-        settings |= {"labels": self.data.labels, "precision": self.precision, "movies": self.data.digest}
-        state = RunState(settings)
-        checkpoint = Checkpoint(self.checkpoints, state, self.config.seed, self.config.patience, self.say)
-        if self.config.resume:
-            checkpoint.load()
-            done = len(checkpoint.state.history)
-            self.say(f"  resuming after {done} finished epoch{'s' if done != 1 else ''}")
-        checkpoint.load_weights(self.network)
-        for left in self.checkpoints.glob(".*.part*"):  # of a run killed while it saved
-            left.unlink()
-        learn, phases = self.learn, PHASED[self.config.strategy](self.config)
-        checkpoint.learn = learn
-        if not self.config.resume:
-            checkpoint.save()  # from here on there is something to resume
-        with fitting(learn, self.config):
-            run_phases(learn, phases, checkpoint, self._set_size)
-        self._set_size(phases[-1].size)
-        best = torch.load(self.checkpoints / BEST, map_location=self.device, weights_only=True)
-        self.network.load_state_dict(best)
-        self.history = state.history
-        self.say(f"  best epoch: {state.best_epoch}, validation mAP {state.best:.4f}")
-
-    def _fit_probe(self) -> None:
-        train = self.data.side(False)
-        paths, truth = list(train["path"]), self.data.truth[~self.data.frame["is_valid"].to_numpy()]
-        with progress(len(paths), "features") as bar, without_head(self.network) as body:
-            forward = frozen_forward(body, self.size, self.device, self.precision)
-            features = network_outputs(forward, paths, self.size, self.mean, self.std, bar=bar, mirrored=True)
-        weight, bias = fit_head(features, truth, train["group"].to_numpy(), self.config.seed, self.say)
-        set_head(self.network, weight, bias)
-        with atomic_path(self.checkpoints / BEST) as part:
-            torch.save(self.network.state_dict(), part)
-        (self.checkpoints / STATE).unlink(missing_ok=True)  # of an earlier run that could be resumed: no longer
-
-    def _set_size(self, size: tuple[int, int]) -> None:
+    def set_size(self, size: tuple[int, int]) -> None:
+        """Train and measure at another input size (height, width) from here on."""
         if size != self.size:
             self.size = size
             self.learn.dls = self._dataloaders(size)

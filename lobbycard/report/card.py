@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lobbycard.files import write_text
-from lobbycard.report import words
+from lobbycard.report import growth, words
 from lobbycard.report.document import render
 from lobbycard.report.doubts import SHEET
 from lobbycard.report.findings import BASELINE_NAMES, METRIC_NAMES, Findings
@@ -41,7 +41,7 @@ def card(findings: Findings, license: str, pipeline_tag: str, folder: str) -> st
         folder=folder,
         is_image=pipeline_tag.startswith("image"),
         baseline_names=BASELINE_NAMES,
-        verdict=words.verdict(findings),
+        verdict=[*words.verdict(findings), *growth.in_brief_of(findings)],
         limits=words.limits(findings),
         metrics=metric_rows(findings),
         labels=label_rows(findings),

@@ -55,6 +55,10 @@ class Findings:
         command: as typed, or "" if there was none; `date`: ISO 8601.
         modes: a row a way to compute, the plainest first: `name`, `mAP`, `change` against the first, `ci95` of the change,
             `milliseconds` an item, or `refused` with the reason; `modes_measured` says on what.
+        learning_curve: `points`, by items trained on, this model last: `movies` (how many), `metrics`, `per_label` (label ->
+            `ap`, `count` of the items trained on that have it); `last_doubling`, from the last point but one to the last:
+            `metrics` and `per_label` (label -> `ap`) of differences `value`, `ci95`, with `beyond_chance` for the `ap` of
+            each of `tested_labels`. None where none was measured.
         notes: sentences for the end of the page; `limits`: sentences the measured limits are added to;
             `intended_use`: sentences for the card.
         item_noun, label_noun: singular, as in "poster" and "genre".
@@ -95,6 +99,7 @@ class Findings:
     date: str = ""
     modes: Sequence[Mapping[str, Any]] = ()
     modes_measured: str = ""
+    learning_curve: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
     limits: Sequence[str] = ()
     intended_use: Sequence[str] = ()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lobbycard.files import write_text
-from lobbycard.report import exhibits, plots, words
+from lobbycard.report import exhibits, growth, plots, words
 from lobbycard.report.document import render
 from lobbycard.report.doubts import SHEET
 from lobbycard.report.findings import BASELINE_NAMES, METRIC_NAMES, Findings
@@ -37,7 +37,7 @@ def report(findings: Findings) -> str:
         colours=plots.COLOURS,
         metric_names=METRIC_NAMES,
         baseline_names=BASELINE_NAMES,
-        verdict=words.verdict(findings),
+        verdict=[*words.verdict(findings), *growth.in_brief_of(findings)],
         limits=words.limits(findings),
         metrics=metric_rows(findings),
         labels=label_rows(findings),
@@ -56,6 +56,7 @@ def report(findings: Findings) -> str:
         loss_plot=plots.history_plot(findings.history, LOSSES) if findings.history else "",
         score_plot=plots.history_plot(findings.history, SCORES) if findings.history else "",
         sheet=sheet(findings),
+        growth=grown(findings),
         label_counts=label_counts(findings),
         dropped=dict(findings.data.get("dropped") or {}),
         downloads=dict(findings.data.get("downloads") or {}),
@@ -159,6 +160,20 @@ def sheet(findings: Findings) -> str:
     if findings.augmentation_sheet is None:
         return ""
     return exhibits.data_uri(findings.augmentation_sheet, exhibits.SHEET, quality=80)
+
+
+def grown(findings: Findings) -> dict[str, Any]:
+    """What a learning curve found: sentences, plot and rows; empty without one."""
+    curve = findings.learning_curve
+    if curve is None:
+        return {}
+    return {
+        "counts": [point["movies"] for point in curve["points"]],
+        "says": growth.what_more_would_bring(curve, findings.item_noun, findings.label_noun),
+        "plot": plots.growth_plot(curve["points"], f"training {findings.item_nouns}"),
+        "alt": growth.said_of_plot(curve, findings.item_noun),
+        "rows": growth.growth_rows(curve),
+    }
 
 
 def label_counts(findings: Findings) -> list[tuple[str, int | None, int | None]]:

@@ -234,6 +234,33 @@ def history_plot(history: Sequence[Mapping], lines: Mapping[str, str]) -> str:
     return draw(fill)
 
 
+def growth_plot(points: Sequence[Mapping], x: str) -> str:
+    """mAP with its interval by what was trained on, each doubling the same step.
+
+    Args:
+        points: `movies` (how many items), `metrics`.
+        x: what is counted, for the axis.
+    """
+    counts = [point["movies"] for point in points]
+    scores = [point["metrics"]["mAP"] for point in points]
+    values = np.array([score["value"] for score in scores], float)
+    ends = np.array([score.get("ci95") or [score["value"]] * 2 for score in scores], float).T
+
+    def fill(axes):
+        axes.errorbar(
+            counts, values, yerr=np.maximum(0, [values - ends[0], ends[1] - values]), color=COLOURS["model"], marker="o",
+            markersize=5, elinewidth=1.2, capsize=3,
+        )  # fmt: skip
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(counts, [f"{count:,}" for count in counts])
+        axes.set_xticks([], minor=True)
+        axes.margins(x=0.08, y=0.12)
+        axes.set(xlabel=x, ylabel="mAP")
+        axes.tick_params(length=0, which="both")
+
+    return draw(fill)
+
+
 def columns(rows: Sequence[Mapping], *keys: str) -> list[np.ndarray]:
     """Columns of a list of dicts as arrays; what is missing or None is NaN, which is a gap in a line."""
     return [np.array([number_or_nan(row.get(key)) for row in rows]) for key in keys]

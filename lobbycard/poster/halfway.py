@@ -1,0 +1,115 @@
+"""What a network's frozen lower half answers to every poster, kept on disk: an epoch reads that instead of pictures."""
+
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
+
+from lobbycard.errors import InputError
+from lobbycard.files import atomic_path
+from lobbycard.poster.inference import mirror
+from lobbycard.poster.runtimes import Logits
+
+VIEWS = 2  # a poster as it is, and its mirror image
+NUMBER = np.dtype(np.float16)
+
+
+class HalfwayFile:
+    """The answers, fp16, poster by poster: (N, `VIEWS`, H, W, C) of a convolutional network, else (N, `VIEWS`, *shape)."""
+
+    def __init__(self, path: Path, n: int, shape: Sequence[int]):
+        """Name a file for N posters; `shape` is one answer's, channels first. Nothing is opened yet."""
+        self.path, self.n, self.shape = path, n, tuple(shape)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.n * VIEWS * math.prod(self.shape) * NUMBER.itemsize
+
+    @property
+    def whole(self) -> bool:
+        return self.path.is_file() and self.path.stat().st_size == self.size
+
+    def write(self, answers: Iterator[np.ndarray]) -> None:
+        """Write N posters' answers, which come in batches (B, `VIEWS`, *shape) fp32.
+
+        Raises:
+            InputError: no room on the disk.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(self.path.parent).free) < self.size:
+            raise InputError(
+                f"--strategy cached: keeps {self.size / 1e9:.1f} GB for {self.n:,} posters beside {self.path}, where "
+                f"{free / 1e9:.1f} GB are free; make room, or take a smaller --size, or --strategy standard"
+            )
+        largest = np.finfo(NUMBER).max
+        with atomic_path(self.path) as part, part.open("wb") as file:
+            for batch in answers:
+                rows = np.moveaxis(batch, 2, -1) if len(self.shape) == 3 else batch
+                file.write(np.ascontiguousarray(np.clip(rows, -largest, largest), NUMBER).data)
+
+    def open(self) -> np.ndarray:
+        """The rows, memory-mapped: what the machine has memory for stays there, the rest comes from the disk."""
+        shape = (*self.shape[1:], self.shape[0]) if len(self.shape) == 3 else self.shape
+        return np.memmap(self.path, NUMBER, "r", shape=(self.n, VIEWS, *shape))
+
+
+def half_answers(
+    lower: Logits, upper: Logits, pixels: Iterator[np.ndarray], pooled: list[np.ndarray], bar: Any
+) -> Iterator[np.ndarray]:
+    """Both views of each batch through both halves.
+
+    Args:
+        lower: (B, 3, H, W) -> (B, *shape); `upper`: (B, *shape) -> (B, D), without its last layer.
+        pixels: (B, 3, H, W) fp32 normalised.
+        pooled: gets each batch's (B, D), the mean of both views: what a head is fitted on.
+
+    Yields:
+        (B, `VIEWS`, *shape) fp32.
+    """
+    for batch in pixels:
+        maps = [lower(batch), lower(mirror(batch))]
+        pooled.append(sum(upper(view) for view in maps) / VIEWS)
+        bar.update(len(batch))
+        yield np.stack(maps, axis=1)
+
+
+class HalfwayLoader(DataLoader):
+    """Batches of (B, *shape) fp32 and (B, L) targets, gathered row by row from a `HalfwayFile`.
+
+    The training side takes each poster as it is or mirrored, at random from torch's generator.
+    """
+
+    def __init__(self, file: HalfwayFile, rows: np.ndarray, targets: np.ndarray, training: bool, **loading: Any):
+        super().__init__(
+            dataset=range(len(rows)), shuffle=training, drop_last=training and len(rows) >= loading["bs"], **loading
+        )
+        self.maps, self.channels_last = file.open(), len(file.shape) == 3
+        self.rows, self.targets, self.training = rows, torch.from_numpy(targets.astype(np.float32)), training
+
+    def create_batches(self, samples: Iterator[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        while len(chosen := np.fromiter(islice(samples, self.bs), int)):
+            if self.drop_last and len(chosen) < self.bs:
+                return
+            views = torch.randint(VIEWS, (len(chosen),)).numpy() if self.training else 0
+            maps = torch.from_numpy(self.maps[self.rows[chosen], views]).float()
+            yield maps.movedim(-1, 1) if self.channels_last else maps, self.targets[chosen]
+
+
+def halfway_dataloaders(
+    file: HalfwayFile, truth: np.ndarray, is_valid: np.ndarray, batch_size: int, device: torch.device
+) -> DataLoaders:
+    """Training and validation batches; truth (N, L) bool and is_valid (N,) bool, in the file's order."""
+    sides = [(np.flatnonzero(is_valid == valid), valid) for valid in (False, True)]
+    loaders = [
+        HalfwayLoader(file, rows, truth[rows], training=not valid, bs=batch_size, device=device, num_workers=0)
+        for rows, valid in sides
+    ]
+    return DataLoaders(*loaders, device=device)

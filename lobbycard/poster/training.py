@@ -1,0 +1,122 @@
+"""How each strategy trains a trainer's network: by phases of epochs, whole or its upper half, or by fitting a head."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from fastai.learner import Learner
+from fastai.torch_core import set_seed
+from torch import nn
+
+from lobbycard.files import atomic_path
+from lobbycard.poster.checkpoint import BEST, STATE, Checkpoint, RunState
+from lobbycard.poster.halfway import HalfwayFile, half_answers, halfway_dataloaders
+from lobbycard.poster.halves import Halves, cut
+from lobbycard.poster.inference import frozen_forward, network_outputs, pixel_batches, without_head
+from lobbycard.poster.learning import fitting, poster_learner
+from lobbycard.poster.network import head_name
+from lobbycard.poster.probe import fit_head, set_head
+from lobbycard.poster.strategies import PHASED, run_phases
+from lobbycard.progress import progress
+
+if TYPE_CHECKING:
+    from lobbycard.poster.trainer import MovieGenreTrainer
+
+HALFWAY = "halfway.f16"  # in checkpoints/, while `cached` trains
+
+
+def train(trainer: "MovieGenreTrainer") -> None:
+    """Train `trainer.network` by `config.strategy`, and keep its weights in checkpoints/. Raises InputError."""
+    {"probe": _probe, "cached": _upper_half}.get(trainer.config.strategy, _whole)(trainer)
+
+
+def _whole(trainer: "MovieGenreTrainer") -> None:
+    _run(trainer, lambda: trainer.learn, trainer.network)
+
+
+def _upper_half(trainer: "MovieGenreTrainer") -> None:
+    """Train the upper half on what the frozen lower half answers, from a head that is fitted on the whole's features."""
+    config, data = trainer.config, trainer.data
+    is_valid = data.frame["is_valid"].to_numpy()
+    halves = cut(trainer.network, trainer.size)
+    file = HalfwayFile(trainer.checkpoints / HALFWAY, len(data.frame), halves.shape)
+    if not (config.resume and file.whole):
+        trainer.say(
+            f"  the lower {halves.share:.0%} of the network stays as it is: its answers take {file.size / 1e9:.1f} GB"
+        )
+        features = _answer_halfway(trainer, halves, file)
+        if not config.resume:
+            _fit_head(trainer, features[~is_valid])
+
+    def learner() -> Learner:
+        set_seed(config.seed)
+        dls = halfway_dataloaders(file, data.truth, is_valid, config.batch_size, trainer.device)
+        one_group = lambda upper: [list(upper.parameters())]  # noqa: E731
+        return poster_learner(dls, halves.upper, config, trainer.device, trainer.precision, config.out, one_group)
+
+    _run(trainer, learner, halves.upper)
+    _keep_weights(trainer)  # of the whole network, not of its upper half
+    file.path.unlink()
+
+
+def _probe(trainer: "MovieGenreTrainer") -> None:
+    _fit_head(trainer, _features(trainer))
+    _keep_weights(trainer)
+    (trainer.checkpoints / STATE).unlink(missing_ok=True)  # of an earlier run that could be resumed: no longer
+
+
+def _run(trainer: "MovieGenreTrainer", make_learner: Callable[[], Learner], network: nn.Module) -> None:
+    """Train `network`, which is the trainer's or a part of it, by the strategy's phases; it ends as its best epoch."""
+    config, folder = trainer.config, trainer.checkpoints
+    state = RunState(trainer.settings)
+    checkpoint = Checkpoint(folder, state, config.seed, config.patience, trainer.say)
+    if config.resume:
+        checkpoint.load()
+        done = len(checkpoint.state.history)
+        trainer.say(f"  resuming after {done} finished epoch{'s' if done != 1 else ''}")
+    checkpoint.load_weights(network)
+    for left in folder.glob(".*.part*"):  # of a run killed while it saved
+        left.unlink()
+    learn, phases = make_learner(), PHASED[config.strategy](config)
+    checkpoint.learn = learn
+    if not config.resume:
+        checkpoint.save()  # from here on there is something to resume
+    with fitting(learn, config):
+        run_phases(learn, phases, checkpoint, trainer.set_size)
+    trainer.set_size(phases[-1].size)
+    network.load_state_dict(torch.load(folder / BEST, map_location=trainer.device, weights_only=True))
+    trainer.history = state.history
+    trainer.say(f"  best epoch: {state.best_epoch}, validation mAP {state.best:.4f}")
+
+
+def _features(trainer: "MovieGenreTrainer") -> np.ndarray:
+    """What the network's last layer is given for each training poster and its mirror image, averaged: (N, D)."""
+    paths = list(trainer.data.side(False)["path"])
+    with progress(len(paths), "features") as bar, without_head(trainer.network) as body:
+        forward = frozen_forward(body, (3, *trainer.size), trainer.device, trainer.precision)
+        return network_outputs(forward, paths, trainer.size, trainer.mean, trainer.std, bar=bar, mirrored=True)
+
+
+def _answer_halfway(trainer: "MovieGenreTrainer", halves: Halves, file: HalfwayFile) -> np.ndarray:
+    """Write what the lower half answers to every poster; returns the whole network's features, as `_features` but of all."""
+    paths, pooled = list(trainer.data.frame["path"]), []
+    with progress(len(paths), "features") as bar, without_head(halves.upper, head_name(trainer.network)) as body:
+        lower = frozen_forward(halves.lower, (3, *trainer.size), trainer.device, trainer.precision)
+        upper = frozen_forward(body, halves.shape, trainer.device, trainer.precision)
+        pixels = pixel_batches(paths, trainer.size, trainer.mean, trainer.std)
+        file.write(half_answers(lower, upper, pixels, pooled, bar))
+    return np.concatenate(pooled)
+
+
+def _fit_head(trainer: "MovieGenreTrainer", features: np.ndarray) -> None:
+    """Fit the network's head on the training posters' features, (N, D)."""
+    data = trainer.data
+    truth = data.truth[~data.frame["is_valid"].to_numpy()]
+    groups = data.side(False)["group"].to_numpy()
+    set_head(trainer.network, *fit_head(features, truth, groups, trainer.config.seed, trainer.say))
+
+
+def _keep_weights(trainer: "MovieGenreTrainer") -> None:
+    with atomic_path(trainer.checkpoints / BEST) as part:
+        torch.save(trainer.network.state_dict(), part)
