@@ -92,7 +92,7 @@ class TwoTrunks(nn.Module):
 
 @pytest.mark.parametrize(
     ("network", "words"),
-    [(Branching(), "Branching cannot be cut in two"), (TwoTrunks(), "TwoTrunks has no place in its middle")],
+    [(Branching(), "Branching cannot be traced"), (TwoTrunks(), "TwoTrunks has no place in its middle")],
 )
 def test_a_network_that_cannot_be_cut_says_what_to_do(network, words):
     with pytest.raises(InputError, match=words) as raised:

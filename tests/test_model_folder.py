@@ -20,7 +20,10 @@ from lobbycard.errors import InputError
 from lobbycard.files import sha256
 from lobbycard.poster.artifact import open_model
 from lobbycard.poster.predictor import PosterPredictor
+from lobbycard.poster.trainer import MovieGenreTrainer
 from lobbycard.scoring.decide import decide
+
+from .conftest import TINY
 
 ROOT = Path(__file__).parent.parent
 CONTRACT = {
@@ -154,6 +157,27 @@ def test_pain_1_the_learner_loads_where_only_fastai_is_and_predicts_the_same(fol
     assert found["vocab"] == ours.labels and found["path"] == "."
     # learn.predict decides with the model's own thresholds (it knows no "never empty")
     assert found["given"] == (expected[0] > ours.thresholds).tolist()
+
+
+def test_a_model_whose_head_sees_several_levels_travels_like_any_other(drawn, pictures, tmp_path):
+    trainer = MovieGenreTrainer(csv=drawn / "MovieGenre.csv", images=drawn / "images", out=tmp_path / "m",
+                                say=lambda text: None, **TINY, strategy="probe")  # fmt: skip
+    folder = trainer.run()
+    assert folder.about["network"]["levels"] == ["layer1"]
+    ours = PosterPredictor.load(folder.path, "onnx")
+    expected = ours.predict_proba(pictures[:2])
+    assert np.abs(PosterPredictor.load(folder.path, "torch").predict_proba(pictures[:2]) - expected).max() < 1e-3
+    upright = []
+    for number, path in enumerate(pictures[:2]):
+        upright.append(str(tmp_path / f"{number}.png"))
+        load_poster(path).save(upright[-1])
+    run = subprocess.run([sys.executable, "-c", STRANGER, str(folder.path / "export.pkl"), *upright], cwd=tmp_path,
+                         capture_output=True, text=True)  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert np.abs(np.array(found["together"]) - expected).max() < 1e-3
+    roots = {name.split(".")[0].split(" ")[0] for name in globals_in(folder.path / "export.pkl")}
+    assert not roots & {"cloudpickle", "lobbycard", "marshal"}
 
 
 def globals_in(pickle_file: Path) -> set[str]:

@@ -62,7 +62,7 @@ class Config:
     strategy: Literal["auto", "standard", "discriminative", "progressive", "cached", "probe"] = "auto"
     """auto: cached on a CPU, standard on a GPU; standard: head first, then everything; discriminative: lower layers learn
     slower; progressive: 224 px, then 448; cached: the lower half stays frozen and is computed once, the upper half learns;
-    probe: frozen network and a fitted head, quicker still"""
+    probe: frozen network and a head fitted on several of its levels, quicker still"""
     epochs: int = 10
     """epochs with all layers training"""
     freeze_epochs: int = 3

@@ -32,6 +32,8 @@ def wrong(about: dict[str, Any]) -> Iterator[tuple[str, str]]:
     kinds = {"library": str, "name": str, "args": dict}
     if not (isinstance(network, dict) and all(isinstance(network.get(key), kind) for key, kind in kinds.items())):
         yield "network", "an object with library, name and args"
+    elif not (isinstance(levels := network.get("levels", []), list) and all(isinstance(name, str) for name in levels)):
+        yield "network.levels", "a list of layers' names"
     yield from _wrong_figures(about)
 
 

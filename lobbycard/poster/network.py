@@ -1,11 +1,11 @@
-"""Networks: any torchvision or timm classifier with its last layer replaced, and nothing of our own inside.
+"""Networks: any torchvision or timm classifier with its last layer replaced, which may also see lower levels.
 
-Because only stock modules are used, `model.safetensors` carries the library's own key names and anyone can load it
-with `torchvision.models.get_model(name, num_classes=L)` or `timm.create_model(name, num_classes=L)`.
+Only stock modules are used, and `model.safetensors` carries the library's own key names: anyone can load all but the last
+layer into `torchvision.models.get_model(name)` or `timm.create_model(name)`, and without levels that one too.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lobbycard.errors import InputError
+from lobbycard.poster.levels import with_levels
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -24,9 +25,19 @@ class Architecture:
     library: str  # torchvision | timm
     name: str  # the library's own name
     args: dict[str, Any] = field(default_factory=dict)  # further arguments of the library's constructor
+    levels: tuple[str, ...] = ()  # layers that the last one also sees (`levels.py`)
 
     def to_dict(self) -> dict:
-        return asdict(self)
+        return asdict(self) | {"levels": list(self.levels)}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Architecture":
+        return cls(values["library"], values["name"], values["args"], tuple(values.get("levels", ())))
+
+    @property
+    def stock(self) -> "Architecture":
+        """As the library makes it."""
+        return replace(self, levels=())
 
 
 def resolve(arch: str) -> tuple[Architecture, Path | None]:
@@ -87,12 +98,15 @@ def normalization(arch: str, architecture: Architecture) -> tuple[tuple[float, .
     return IMAGENET_MEAN, IMAGENET_STD
 
 
-def build(architecture: Architecture, n_labels: int, weights: str = "none") -> nn.Module:
+def build(
+    architecture: Architecture, n_labels: int, weights: str = "none", size: tuple[int, int] = (224, 224)
+) -> nn.Module:
     """The network with a fresh last layer: (N, 3, H, W) normalised pixels in, (N, L) logits out.
 
     Args:
         n_labels: L.
         weights: `none`, `imagenet` (fetched by the library), or a `.safetensors` or `.pth` state dict.
+        size: an input height and width to find the `levels` with.
 
     Raises:
         InputError: the weights cannot be had or do not fit, or the network has no linear last layer.
@@ -100,6 +114,8 @@ def build(architecture: Architecture, n_labels: int, weights: str = "none") -> n
     network = _create(architecture, pretrained=weights == "imagenet")
     if weights not in ("none", "imagenet"):
         load_backbone(network, Path(weights))
+    if architecture.levels:
+        network = with_levels(network, architecture.levels, size, head_name(network))
     return replace_head(network, n_labels)
 
 
@@ -122,6 +138,8 @@ def head_name(network: nn.Module) -> str:
     Raises:
         InputError: there is none (SqueezeNet ends with a convolution).
     """
+    if "head" in getattr(network, "meta", {}):  # one with levels
+        return network.meta["head"]
     named = (getattr(network, "default_cfg", None) or {}).get("classifier")  # timm says it
     if isinstance(named, str) and isinstance(network.get_submodule(named), nn.Linear):
         return named

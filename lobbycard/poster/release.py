@@ -163,6 +163,7 @@ def _findings(trainer: "MovieGenreTrainer", about: dict[str, Any]) -> Findings:
     valid, train = data.side(True), data.side(False)
     paths = list(valid["path"])
     rng = np.random.default_rng(config.seed)
+    augmented = config.strategy not in ("probe", "cached")  # those see posters as they are, or mirrored
     shown = [Path(p) for p in rng.choice(train["path"].to_numpy(), size=min(4, len(train)), replace=False)]
     return Findings(
         name=config.out.name,
@@ -185,7 +186,7 @@ def _findings(trainer: "MovieGenreTrainer", about: dict[str, Any]) -> Findings:
         misses=measured.misses,
         thumbnails=lambda index: load_poster(paths[index]),
         history=trainer.history,
-        augmentation_sheet=None if config.strategy == "probe" else augmentation_sheet(shown, trainer.size, config.seed),
+        augmentation_sheet=augmentation_sheet(shown, trainer.size, config.seed) if augmented else None,
         data=about["data"],
         config=about["config"],
         arch=trainer.architecture.name,

@@ -115,7 +115,7 @@ def _torch(folder: ModelFolder, precision: str) -> Logits:
     file, network = folder.file(WEIGHTS), folder.about["network"]
     state = read_state(file)
     try:
-        built = build(Architecture(network["library"], network["name"], network["args"]), len(folder.labels))
+        built = build(Architecture.from_dict(network), len(folder.labels), size=folder.size)
         built.load_state_dict(state)
     except InputError:
         raise

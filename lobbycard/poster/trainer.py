@@ -25,6 +25,7 @@ from lobbycard.poster.data import poster_dataloaders
 from lobbycard.poster.dataset import Dataset, choose_movies, fetch_posters, given_split, resume_split, split_posters
 from lobbycard.poster.inference import frozen_forward, network_outputs
 from lobbycard.poster.learning import poster_learner, set_prior, suggest_lr
+from lobbycard.poster.levels import find_levels, with_levels
 from lobbycard.poster.measure import Measured, measure
 from lobbycard.poster.precision import choose_device, choose_precision
 from lobbycard.poster.release import add_curve, release
@@ -235,12 +236,18 @@ class MovieGenreTrainer:
 
     @cached_property
     def architecture(self) -> networks.Architecture:
-        """The network that --arch names. Raises InputError."""
+        """The network that --arch names, and which of its levels the last layer sees. Raises InputError."""
+        # A head that is fitted gains by lower levels; one that trains beside the layers below it loses (docs/log.md).
+        levels = find_levels(self._body, self.size) if self.config.strategy == "probe" else ()
+        return replace(self._stock, levels=levels)
+
+    @cached_property
+    def _stock(self) -> networks.Architecture:
         return networks.resolve(self.config.arch)[0]
 
     @cached_property
     def _normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return networks.normalization(self.config.arch, self.architecture)
+        return networks.normalization(self.config.arch, self._stock)
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -259,7 +266,7 @@ class MovieGenreTrainer:
             weights = str(self._earlier.file(WEIGHTS))
         elif local is not None and weights == "imagenet":
             weights = str(local)  # a local folder brings its own
-        network = networks.build(self.architecture, 1, weights)
+        network = networks.build(self._stock, 1, weights)
         networks.check_size(network, self.config.sizes())
         return network
 
@@ -267,10 +274,10 @@ class MovieGenreTrainer:
     def _earlier(self) -> ModelFolder:
         """The model of --start-from. Raises InputError if it is none, or another network."""
         earlier = open_model(self.config.start_from)
-        if earlier.about["network"] != self.architecture.to_dict():
+        if networks.Architecture.from_dict(earlier.about["network"]).stock != self._stock:
             raise InputError(
                 f"--start-from {self.config.start_from}: that model is a {earlier.about['network']['name']}, "
-                f"this run a {self.architecture.name}; give the same --arch"
+                f"this run a {self._stock.name}; give the same --arch"
             )
         return earlier
 
@@ -279,12 +286,16 @@ class MovieGenreTrainer:
         """The network with a head for this run's genres: --start-from's own where they are the same, else a fresh one."""
         data = self._need("data", "split")
         torch.manual_seed(self.config.seed)
-        network = networks.replace_head(self._body, len(data.labels))
-        if self.config.start_from is not None and self._earlier.labels == data.labels:
-            network.load_state_dict(networks.read_state(self._earlier.file(WEIGHTS)))
-            return network
+        network, levels = self._body, self.architecture.levels
+        if levels:
+            network = with_levels(network, levels, self.size, networks.head_name(network))
+        network = networks.replace_head(network, len(data.labels))
         if self.config.start_from is not None:
-            self.say("  --start-from: other genres than this run's, so the head starts anew")
+            theirs = networks.Architecture.from_dict(self._earlier.about["network"]).levels
+            if self._earlier.labels == data.labels and theirs == levels:
+                network.load_state_dict(networks.read_state(self._earlier.file(WEIGHTS)))
+                return network
+            self.say("  --start-from: other genres or levels than this run's, so the head starts anew")
         set_prior(network, data.prior)
         return network
 

@@ -28,6 +28,8 @@ HALFWAY = "halfway.f16"  # in checkpoints/, while `cached` trains
 
 def train(trainer: "MovieGenreTrainer") -> None:
     """Train `trainer.network` by `config.strategy`, and keep its weights in checkpoints/. Raises InputError."""
+    if not trainer.config.resume:
+        (trainer.checkpoints / HALFWAY).unlink(missing_ok=True)  # of an earlier run that was stopped
     {"probe": _probe, "cached": _upper_half}.get(trainer.config.strategy, _whole)(trainer)
 
 
