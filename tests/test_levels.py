@@ -21,6 +21,8 @@ STAGES = {
     # Squeeze and excitation gives the same shape again and is no stage.
     "efficientnet": (lambda: models.efficientnet_b0(), ("features.4", "features.5", "features.6")),
     "no residual blocks": (lambda: models.vgg11(num_classes=5), ()),
+    "channels last inside": (lambda: models.swin_t(), ()),
+    "a stage that ends between modules": (lambda: timm.create_model("cspresnet50"), ()),
     "a transformer": (lambda: timm.create_model("vit_tiny_patch16_224", img_size=SIZE, depth=2), ()),
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,13 @@ from lobbycard.errors import InputError
 from lobbycard.poster.config import Config
 from lobbycard.poster.learning import mean_average_precision
 from lobbycard.poster.network import Architecture, build
-from lobbycard.poster.precision import AutocastBF16, choose_device, choose_precision, precision_callbacks
+from lobbycard.poster.precision import (
+    AutocastBF16,
+    choose_device,
+    choose_precision,
+    is_strided_depthwise,
+    precision_callbacks,
+)
 from lobbycard.poster.strategies import PHASED, choose_strategy
 from lobbycard.poster.trainer import MovieGenreTrainer
 
@@ -173,6 +180,40 @@ def test_cached_leaves_the_lower_half_as_it_was_and_ends_as_one_network(drawn, t
     assert not list(checkpoints.glob("halfway*"))
     whole = torch.load(checkpoints / "best_model.pth", weights_only=True)
     assert same(whole, dict(after))
+
+
+def test_a_cached_run_is_resumed_after_its_training_has_ended(drawn, tmp_path):
+    """Killed while measuring or exporting: the state is there, the best weights are the whole network's."""
+    first = train(drawn, tmp_path / "m", strategy="cached", epochs=1)
+    again = train(drawn, tmp_path / "m", strategy="cached", epochs=1, resume=True)
+    assert same(weights(first), weights(again)) and again.history == first.history
+
+
+def test_bf16_on_a_cpu_leaves_strided_depthwise_layers_in_fp32():
+    def conv(groups, stride):
+        return torch.nn.Conv2d(4, 4, 3, stride, groups=groups)
+
+    layers = [conv(4, 2), conv(4, 1), conv(2, 2), conv(1, 2)]
+    network, seen = torch.nn.Sequential(*layers), []
+    for layer in layers:
+        layer.register_forward_hook(lambda layer, given, out: seen.append(out.dtype))
+    assert [is_strided_depthwise(layer) for layer in layers] == [True, False, False, False]
+    (callback,) = precision_callbacks(torch.device("cpu"), "bf16")
+    callback.learn = SimpleNamespace(model=network, pred=torch.zeros(1))
+    callback.before_fit()
+    callback.before_batch()
+    out = network(torch.randn(2, 4, 64, 64))
+    callback.after_fit()
+    assert seen == [torch.float32] + [torch.bfloat16] * 3 and out.dtype == torch.bfloat16
+    assert not any("forward" in vars(layer) for layer in layers)  # an export of it would name our code
+
+
+def test_head_alone_may_be_trained_on_a_cpu_too(drawn, tmp_path):
+    assert choose_strategy(Config(epochs=0), torch.device("cpu"), torch.nn.Identity()) == "standard"
+    with pytest.raises(InputError, match="--strategy cached with --epochs 0"):
+        Config(strategy="cached", epochs=0)
+    with pytest.raises(InputError, match="--find-lr looks for a rate of the whole network"):
+        Config(strategy="cached", find_lr=True)
 
 
 def test_auto_is_cached_on_a_cpu_where_there_is_something_to_keep():

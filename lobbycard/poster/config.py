@@ -64,11 +64,11 @@ class Config:
     slower; progressive: 224 px, then 448; cached: the lower half stays frozen and is computed once, the upper half learns;
     probe: frozen network and a head fitted on several of its levels, quicker still"""
     epochs: int = 10
-    """epochs with all layers training"""
+    """epochs with all layers training; of cached, with the upper half training"""
     freeze_epochs: int = 3
-    """epochs before that with only the head training"""
+    """epochs before that with only the head training; cached and probe fit the head instead"""
     lr: float = 1e-3
-    """highest learning rate of the head; --find-lr suggests one"""
+    """highest learning rate of the head, of cached of all that learns; --find-lr suggests one"""
     weight_decay: float = 0.05
     """AdamW's weight decay"""
     mixup: float = 0.4
@@ -117,6 +117,15 @@ class Config:
             raise InputError("--weight-decay and --mixup must be 0 or above")
         if self.strategy != "probe" and self.epochs + self.freeze_epochs == 0:
             raise InputError("--epochs and --freeze-epochs are both 0: nothing would be trained; give one of them")
+        if self.strategy == "cached" and self.epochs == 0:
+            raise InputError(
+                "--strategy cached with --epochs 0: only its upper half learns, in those epochs; give 1 or more"
+            )
+        if self.strategy in ("cached", "probe") and self.find_lr:
+            raise InputError(
+                f"--find-lr looks for a rate of the whole network, and --strategy {self.strategy} does not train that; use "
+                "--strategy standard with it"
+            )
         if self.strategy == "progressive" and self.epochs < 3:
             raise InputError(
                 f"--strategy progressive: needs --epochs 3 or more, a third of them at the large size, got {self.epochs}"

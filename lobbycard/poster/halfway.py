@@ -91,15 +91,16 @@ class HalfwayLoader(DataLoader):
         super().__init__(
             dataset=range(len(rows)), shuffle=training, drop_last=training and len(rows) >= loading["bs"], **loading
         )
-        self.maps, self.channels_last = file.open(), len(file.shape) == 3
+        self.file, self.channels_last = file, len(file.shape) == 3
         self.rows, self.targets, self.training = rows, torch.from_numpy(targets.astype(np.float32)), training
 
     def create_batches(self, samples: Iterator[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        kept = self.file.open()  # closed with the epoch: an open file cannot be removed on Windows
         while len(chosen := np.fromiter(islice(samples, self.bs), int)):
             if self.drop_last and len(chosen) < self.bs:
                 return
             views = torch.randint(VIEWS, (len(chosen),)).numpy() if self.training else 0
-            maps = torch.from_numpy(self.maps[self.rows[chosen], views]).float()
+            maps = torch.from_numpy(kept[self.rows[chosen], views]).float()
             yield maps.movedim(-1, 1) if self.channels_last else maps, self.targets[chosen]
 
 

@@ -85,11 +85,12 @@ def frozen_forward(network: nn.Module, shape: Sequence[int], device: torch.devic
             write_onnx(network.to("cpu"), shape, file)
             return onnx_logits(file.read_bytes())
     half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
+    layout = torch.channels_last if len(shape) == 3 else torch.contiguous_format
     network.to(device, memory_format=torch.channels_last)
 
     def forward(pixels: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), torch.autocast(device.type, dtype=half, enabled=half is not None):
-            batch = torch.from_numpy(pixels).to(device).contiguous(memory_format=torch.channels_last)
+            batch = torch.from_numpy(pixels).to(device).contiguous(memory_format=layout)
             return network(batch).float().cpu().numpy()
 
     return forward

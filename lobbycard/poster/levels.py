@@ -39,14 +39,15 @@ def find_levels(network: nn.Module, size: tuple[int, int]) -> tuple[str, ...]:
     lowest = middle(traced)
     stages: dict[tuple[int, ...], list[Place]] = {}
     for place in traced.places:
-        if len(place.shape) == 3:
+        if len(place.shape) == 3 and _is_picture(place.shape, size):
             stages.setdefault(place.shape, []).append(place)
     ends = [
         places[-1]
         for places in stages.values()
         if lowest and lowest.index <= places[-1].index and places[-1].share <= HIGHEST and _adds(traced.graph, places)
     ]
-    return tuple(_name(traced.graph, place.node) for place in ends)
+    names = (_name(traced.graph, place.node) for place in ends)
+    return tuple(name for name in names if name)
 
 
 def with_levels(network: nn.Module, levels: Sequence[str], size: tuple[int, int], head: str) -> fx.GraphModule:
@@ -95,9 +96,14 @@ def _adds(graph: fx.Graph, places: list[Place]) -> bool:
     return any(step.target in sums and all(isinstance(part, fx.Node) for part in step.args[:2]) for step in steps)
 
 
-def _name(graph: fx.Graph, node: fx.Node) -> str:
-    """The outermost module whose last step `node` is."""
-    return next(path for path in node.meta["nn_module_stack"] if path and _last_of(graph, path) is node)
+def _is_picture(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
+    """Whether (C, H, W) has about the input's proportions; some transformers hold (H, W, C)."""
+    return 0.6 < (shape[1] / shape[2]) / (size[0] / size[1]) < 1.7
+
+
+def _name(graph: fx.Graph, node: fx.Node) -> str | None:
+    """The outermost module whose last step `node` is; None where it is no module's."""
+    return next((path for path in node.meta.get("nn_module_stack", ()) if path and _last_of(graph, path) is node), None)
 
 
 def _last_of(graph: fx.Graph, path: str) -> fx.Node | None:

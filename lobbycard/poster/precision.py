@@ -100,7 +100,7 @@ def is_strided_depthwise(module: nn.Module) -> bool:
     On a CPU its bf16 gradient has no fast kernel in PyTorch: two of them took half of MobileNetV2's whole step
     (docs/log.md).
     """
-    return isinstance(module, nn.Conv2d) and module.groups > 1 and max(module.stride) > 1
+    return isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels and max(module.stride) > 1
 
 
 def _convolve_in_fp32(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:

@@ -80,10 +80,10 @@ def choose_strategy(config: Config, device: torch.device, network: nn.Module) ->
     """The strategy for `auto`, or the one that was asked for, once it is known that `network` allows it.
 
     On a CPU `cached` learned more in minutes than all layers do in hours (docs/log.md); it needs a network that was
-    pretrained. Raises InputError where `cached` was asked for and cannot be had.
+    pretrained. Raises InputError where `cached` was asked for and the network cannot be cut.
     """
     asked = config.strategy
-    if asked == "auto" and (device.type != "cpu" or not config.pretrained):
+    if asked == "auto" and (device.type != "cpu" or not config.pretrained or config.epochs == 0 or config.find_lr):
         return "standard"
     if asked in ("auto", "cached"):
         try:

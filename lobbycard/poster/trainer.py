@@ -40,6 +40,7 @@ from lobbycard.report.words import metrics_table
 FREE_ON_RESUME = (
     "resume",
     "learning_curve",
+    "split_from",
     "find_lr",
     "workers",
     "tracker",

@@ -28,6 +28,8 @@ HALFWAY = "halfway.f16"  # in checkpoints/, while `cached` trains
 
 def train(trainer: "MovieGenreTrainer") -> None:
     """Train `trainer.network` by `config.strategy`, and keep its weights in checkpoints/. Raises InputError."""
+    for left in trainer.checkpoints.glob(".*.part*"):  # of a run killed while it saved
+        left.unlink()
     if not trainer.config.resume:
         (trainer.checkpoints / HALFWAY).unlink(missing_ok=True)  # of an earlier run that was stopped
     {"probe": _probe, "cached": _upper_half}.get(trainer.config.strategy, _whole)(trainer)
@@ -78,8 +80,6 @@ def _run(trainer: "MovieGenreTrainer", make_learner: Callable[[], Learner], netw
         done = len(checkpoint.state.history)
         trainer.say(f"  resuming after {done} finished epoch{'s' if done != 1 else ''}")
     checkpoint.load_weights(network)
-    for left in folder.glob(".*.part*"):  # of a run killed while it saved
-        left.unlink()
     learn, phases = make_learner(), PHASED[config.strategy](config)
     checkpoint.learn = learn
     if not config.resume:
@@ -87,7 +87,9 @@ def _run(trainer: "MovieGenreTrainer", make_learner: Callable[[], Learner], netw
     with fitting(learn, config):
         run_phases(learn, phases, checkpoint, trainer.set_size)
     trainer.set_size(phases[-1].size)
-    network.load_state_dict(torch.load(folder / BEST, map_location=trainer.device, weights_only=True))
+    best = torch.load(folder / BEST, map_location=trainer.device, weights_only=True)
+    # Resumed after its training had ended, a run of `cached` finds the whole network's weights there, not the upper half's.
+    network.load_state_dict({name: best[name] for name in network.state_dict()})
     trainer.history = state.history
     trainer.say(f"  best epoch: {state.best_epoch}, validation mAP {state.best:.4f}")
 
