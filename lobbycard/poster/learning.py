@@ -73,8 +73,8 @@ def poster_learner(
 class KeptStatistics(Callback):
     """Batch norm answers with the statistics it was pretrained with, and keeps them; its scale and shift still learn.
 
-    Always so in frozen layers. `everywhere`, in the others too: a few thousand posters, in batches of 64, estimate them
-    worse than ImageNet did.
+    Always so in frozen layers. `everywhere`, in the others too: a few thousand posters are a small sample beside ImageNet.
+    Against statistics that learn it has not been measured.
 
     fastai's BnFreeze does it for frozen layers by its default of `train_bn`; ours goes by the weights.
     """

@@ -97,7 +97,7 @@ class AutocastBF16(Callback):
 def is_strided_depthwise(module: nn.Module) -> bool:
     """A convolution of single channels that makes the picture smaller, as MobileNets and EfficientNets have them.
 
-    On a CPU its bf16 gradient has no fast kernel in PyTorch: two of them took half of MobileNetV2's whole step
+    On a CPU its bf16 gradient has no fast kernel in PyTorch: two of them took half the time of a step of MobileNetV2's upper part
     (docs/log.md).
     """
     return isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels and max(module.stride) > 1

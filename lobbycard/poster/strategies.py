@@ -79,7 +79,7 @@ PHASED: dict[str, Callable[[Config], list[Phase]]] = {
 def choose_strategy(config: Config, device: torch.device, network: nn.Module) -> str:
     """The strategy for `auto`, or the one that was asked for, once it is known that `network` allows it.
 
-    On a CPU `cached` learned more in minutes than all layers do in hours (docs/log.md); it needs a network that was
+    On a CPU an epoch of all layers takes about as long as all epochs of `cached` (docs/log.md), which needs a network that was
     pretrained. Raises InputError where `cached` was asked for and the network cannot be cut.
     """
     asked = config.strategy

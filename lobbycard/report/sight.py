@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 
+from lobbycard.scoring.paired import ENOUGH_POSITIVES
+
 CLEARLY = 0.05  # of the way from chance to perfect, at the interval's lower end; a convention, as that of 95 %
-FEW = 20  # items that have the label; below, intervals of average precision are too rough to say anything
+FEW = ENOUGH_POSITIVES  # as when two models are compared
 
 SIGHTS = SEEN, BARELY, CHANCE, UNKNOWN = "seen", "barely", "chance", "unknown"
 
