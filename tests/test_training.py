@@ -201,11 +201,29 @@ def test_bf16_on_a_cpu_leaves_strided_depthwise_layers_in_fp32():
     (callback,) = precision_callbacks(torch.device("cpu"), "bf16")
     callback.learn = SimpleNamespace(model=network, pred=torch.zeros(1))
     callback.before_fit()
-    callback.before_batch()
     out = network(torch.randn(2, 4, 64, 64))
     callback.after_fit()
     assert seen == [torch.float32] + [torch.bfloat16] * 3 and out.dtype == torch.bfloat16
     assert not any("forward" in vars(layer) for layer in layers)  # an export of it would name our code
+
+
+def test_stopped_in_a_notebook_the_model_is_in_its_own_precision_again(drawn, tmp_path):
+    """fastai does not tell its callbacks of Ctrl-C; autocast left open would turn all that follows to bf16."""
+    trainer = MovieGenreTrainer(csv=drawn / "MovieGenre.csv", images=drawn / "images", out=tmp_path / "m",
+                                say=lambda t: None, **{**TINY, "precision": "bf16", "device": "cpu"})  # fmt: skip
+    trainer.load()
+    trainer.download()
+    trainer.split()
+
+    def stop(module, given):
+        raise KeyboardInterrupt
+
+    hook = trainer.network.get_submodule("layer4").register_forward_pre_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    hook.remove()
+    assert not torch.is_autocast_enabled("cpu")
+    assert trainer.network.eval()(torch.zeros(2, 3, 96, 64)).dtype == torch.float32
 
 
 def test_head_alone_may_be_trained_on_a_cpu_too(drawn, tmp_path):

@@ -1,6 +1,6 @@
 """`python -m lobbycard compare`: several models on the same posters, none of which any of them was trained on."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from lobbycard.poster.evaluation import OWN_THRESHOLDS, ask, sides, told
 from lobbycard.poster.predictor import PosterPredictor
 from lobbycard.poster.runtimes import Precision, Runtime
 from lobbycard.scoring import metrics
-from lobbycard.scoring.paired import ALPHA, ENOUGH_POSITIVES, Bootstrapped, holm
+from lobbycard.scoring.paired import ENOUGH_POSITIVES, Bootstrapped, correct, difference
 
 
 def open_models(
@@ -113,25 +113,6 @@ def _common_labels(predictors: Mapping[str, PosterPredictor]) -> list[str]:
         known = "; ".join(f"{name} knows {', '.join(predictor.labels)}" for name, predictor in predictors.items())
         raise InputError(f"no genre that all of these models know: {known}; compare models of the same genres")
     return common
-
-
-def difference(model: Bootstrapped, first: Bootstrapped, labels: Sequence[str]) -> dict[str, dict]:
-    """One model's scores less the first's: of each metric, and of each label's `ap` and `f1`; None where undefined."""
-    columns = {score: model.minus_by_label(first, score) for score in ("ap", "f1")}
-    return {
-        "metrics": {name: change._asdict() for name, change in model.minus(first).items()},
-        "per_label": {
-            label: {score: changes[i] and changes[i]._asdict() for score, changes in columns.items()}
-            for i, label in enumerate(labels)
-        },
-    }
-
-
-def correct(differences: Iterable[dict], tested: Sequence[str]) -> None:
-    """Add `p_holm` and `beyond_chance` to the `ap` of every tested label; all of them are one family of tests."""
-    rows = [found["per_label"][label]["ap"] for found in differences for label in tested]
-    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row |= {"p_holm": float(p), "beyond_chance": bool(p <= ALPHA)}
 
 
 def _caveats(found: Mapping[str, Any]) -> list[str]:

@@ -13,10 +13,9 @@ from lobbycard import __version__
 from lobbycard.errors import InputError
 from lobbycard.files import atomic_path, write_text
 from lobbycard.poster.checkpoint import STATE
-from lobbycard.poster.comparison import correct, difference
 from lobbycard.poster.dataset import MIN_GROUPS, Dataset
 from lobbycard.poster.measure import Measured, measure
-from lobbycard.scoring.paired import Bootstrapped
+from lobbycard.scoring.paired import Bootstrapped, correct, difference
 
 if TYPE_CHECKING:
     from lobbycard.poster.trainer import MovieGenreTrainer
@@ -123,7 +122,11 @@ def _keep_only_parts_of(settings: dict[str, Any], folder: Path) -> None:
     known = folder / RUN
     if known.is_file() and known.read_text(encoding="utf-8") == run:
         return
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:  # what is left would pass for parts of this run
+            raise InputError(f"learning curve: {folder} cannot be cleared ({error}); remove it, then go on") from error
     write_text(known, run)
 
 

@@ -21,7 +21,7 @@ from lobbycard.errors import InputError
 from lobbycard.files import atomic_path
 from lobbycard.poster.config import Config
 from lobbycard.poster.network import head, layer_groups
-from lobbycard.poster.precision import precision_callbacks
+from lobbycard.poster.precision import AutocastBF16, precision_callbacks
 from lobbycard.progress import progress
 from lobbycard.scoring.metrics import average_precision
 
@@ -162,6 +162,11 @@ def fitting(learn: Learner, config: Config) -> Iterator[None]:
         with exact, learn.no_bar(), learn.no_logging(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*(ill-defined|no positive|lr_scheduler.step).*")
             yield
+    except KeyboardInterrupt:
+        # fastai leaves its callbacks as they are; a notebook's user goes on with the model.
+        for callback in learn.cbs.filter(lambda cb: isinstance(cb, AutocastBF16)):
+            callback.undo()
+        raise
     except InputError as error:
         # fastai puts the name of the callback before the words.
         raise InputError(str(error).splitlines()[-1]) from error

@@ -1,5 +1,6 @@
 """Number formats for training: fp16 with loss scaling on CUDA, bf16 on a CPU that has it, fp32 elsewhere."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -51,7 +52,7 @@ def precision_callbacks(device: torch.device, precision: str) -> list[Callback]:
         return []
     if device.type == "cuda":
         return [MixedPrecision(amp_mode=AMPMode.FP16 if precision == "fp16" else AMPMode.BF16)]
-    return [AutocastBF16(device.type)]
+    return [AutocastBF16()]
 
 
 class AutocastBF16(Callback):
@@ -59,39 +60,32 @@ class AutocastBF16(Callback):
 
     order = 10
 
-    def __init__(self, device_type: str = "cpu"):
-        self.device_type = device_type
-
     def before_fit(self):
-        self._autocast = None
-        self._in_fp32 = [module for module in self.learn.model.modules() if is_strided_depthwise(module)]
-        for conv in self._in_fp32:
-            conv.forward = partial(_convolve_in_fp32, conv)
-
-    def before_batch(self):
-        self._autocast = torch.autocast(self.device_type, dtype=torch.bfloat16)
-        self._autocast.__enter__()
+        self._patch(self.learn.model, _autocast)
+        for module in self.learn.model.modules():
+            if is_strided_depthwise(module):
+                self._patch(module, _convolve_in_fp32)
 
     def after_pred(self):
         # The loss is taken in fp32: bf16 has too few digits to add up a batch.
         if self.pred.dtype == torch.bfloat16:
             self.learn.pred = self.pred.float()
 
-    def after_loss(self):
-        self._leave()
-
-    def after_cancel_batch(self):
-        self._leave()
-
     def after_fit(self):
-        self._leave()
-        for conv in self._in_fp32:
-            del conv.forward  # the class's own again
+        self.undo()
 
-    def _leave(self):
-        if self._autocast is not None:
-            self._autocast.__exit__(None, None, None)
-            self._autocast = None
+    def undo(self) -> None:
+        """Give the model its own precision back; fastai does not call `after_fit` when a user stops it."""
+        for module in self.learn.model.modules():
+            if isinstance(patched := vars(module).get("forward"), partial) and patched.func in (
+                _autocast,
+                _convolve_in_fp32,
+            ):
+                del module.forward  # the class's own again
+
+    @staticmethod
+    def _patch(module: nn.Module, forward: Callable) -> None:
+        module.forward = partial(forward, module)
 
 
 def is_strided_depthwise(module: nn.Module) -> bool:
@@ -101,6 +95,11 @@ def is_strided_depthwise(module: nn.Module) -> bool:
     (docs/log.md).
     """
     return isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels and max(module.stride) > 1
+
+
+def _autocast(network: nn.Module, *batch: torch.Tensor) -> torch.Tensor:
+    with torch.autocast(batch[0].device.type, dtype=torch.bfloat16):
+        return type(network).forward(network, *batch)
 
 
 def _convolve_in_fp32(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ Every model is weighted by the same draws of items, so what makes an item hard f
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -121,6 +121,25 @@ class Bootstrapped:
                 f"a paired comparison needs the same draws for both models, got (n_boot, seed) {self.drawn} and "
                 f"{first.drawn}; give both the same"
             )
+
+
+def difference(model: Bootstrapped, first: Bootstrapped, labels: Sequence[str]) -> dict[str, dict]:
+    """One model's scores less the first's: of each metric, and of each label's `ap` and `f1`; None where undefined."""
+    columns = {score: model.minus_by_label(first, score) for score in ("ap", "f1")}
+    return {
+        "metrics": {name: change._asdict() for name, change in model.minus(first).items()},
+        "per_label": {
+            label: {score: changes[i] and changes[i]._asdict() for score, changes in columns.items()}
+            for i, label in enumerate(labels)
+        },
+    }
+
+
+def correct(differences: Iterable[dict], tested: Sequence[str]) -> None:
+    """Add `p_holm` and `beyond_chance` to the `ap` of every tested label; all of them are one family of tests."""
+    rows = [found["per_label"][label]["ap"] for found in differences for label in tested]
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row |= {"p_holm": float(p), "beyond_chance": bool(p <= ALPHA)}
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
