@@ -16,6 +16,7 @@ from fastai.learner import Learner
 from safetensors.torch import load_file
 
 from lobbycard.errors import InputError
+from lobbycard.poster.checkpoint import save_weights
 from lobbycard.poster.config import Config
 from lobbycard.poster.learning import mean_average_precision
 from lobbycard.poster.network import Architecture, build
@@ -26,6 +27,7 @@ from lobbycard.poster.precision import (
     is_strided_depthwise,
     precision_callbacks,
 )
+from lobbycard.poster.soup import Soup
 from lobbycard.poster.strategies import PHASED, choose_strategy
 from lobbycard.poster.trainer import MovieGenreTrainer
 
@@ -105,20 +107,27 @@ def read_until(process, words):
     raise AssertionError(f"{words!r} never came:\n{''.join(seen)}")
 
 
-@pytest.mark.parametrize("strategy", ["standard", "cached"])
-def test_killed_and_resumed_ends_where_the_unbroken_run_does(drawn, tmp_path, strategy):
-    unbroken = start(drawn, tmp_path / "unbroken", "--strategy", strategy)
+@pytest.mark.parametrize(
+    "flags, finished",
+    [
+        ("--strategy standard", 2),  # the first unfrozen epoch is saved, the next one runs
+        ("--strategy standard --soup 2", 4),  # the first training has ended, the second begins
+        ("--strategy cached --soup 2", 5),  # within the second
+    ],
+)
+def test_killed_and_resumed_ends_where_the_unbroken_run_does(drawn, tmp_path, flags, finished):
+    unbroken = start(drawn, tmp_path / "unbroken", *flags.split())
     unbroken.communicate(timeout=300)
     assert unbroken.returncode == 0
 
-    killed = start(drawn, tmp_path / "killed", "--strategy", strategy)
-    read_until(killed, "epoch  1")  # the first unfrozen epoch is saved, the next one runs
+    killed = start(drawn, tmp_path / "killed", *flags.split())
+    read_until(killed, f"epoch  {finished - 1}")
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not (tmp_path / "killed" / "model.json").exists()
-    resumed = start(drawn, tmp_path / "killed", "--strategy", strategy, "--resume")
+    resumed = start(drawn, tmp_path / "killed", *flags.split(), "--resume")
     output = resumed.communicate(timeout=300)[0]
-    assert resumed.returncode == 0 and "resuming after 2 finished epochs" in output, output
+    assert resumed.returncode == 0 and f"resuming after {finished} finished epochs" in output, output
 
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("unbroken", "killed"))
     assert same(a, b)
@@ -161,6 +170,34 @@ def test_every_strategy_trains_and_its_network_answers(drawn, tmp_path, strategy
     measured = trainer.evaluate()
     assert measured.metrics["mAP"]["value"] > measured.baselines["prior"]["mAP"]["value"]
     assert trainer.size == ((128, 96) if strategy == "progressive" else (64, 48))
+
+
+def test_a_soup_is_the_mean_of_trainings_that_began_at_one_start(tmp_path):
+    network, soup = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.BatchNorm1d(1)), Soup(tmp_path)
+    began = network[0].weight.detach().clone()
+    for number, moved in enumerate((1.0, 4.0)):
+        soup.begin(network)
+        assert torch.equal(network[0].weight, began)
+        with torch.no_grad():
+            network[0].weight += moved
+            network[1].num_batches_tracked += number
+        save_weights(network, soup.end(number))
+    soup.pour(network)
+    assert torch.allclose(network[0].weight, began + 2.5)
+    assert network[1].num_batches_tracked == 0  # a counter: the first one's
+    soup.clear()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_better_of_the_average_and_the_best_epoch_goes_out(drawn, tmp_path):
+    trainer = train(drawn, tmp_path / "m", soup=2)
+    phases = [row["phase"] for row in trainer.history]
+    assert phases == ["head", "all 1", "all 1", "all 2", "all 2", "soup"]
+    assert trainer.history[1]["train_loss"] != trainer.history[3]["train_loss"]  # other draws
+    truth = torch.tensor(trainer.data.truth[trainer.data.frame["is_valid"].to_numpy()]).float()
+    reached = mean_average_precision(torch.tensor(trainer.validation_logits()), truth)
+    assert reached == pytest.approx(max(row["mAP"] for row in trainer.history), abs=0.005)
+    assert not (trainer.checkpoints / "soup").exists()
 
 
 def test_cached_leaves_the_lower_half_as_it_was_and_ends_as_one_network(drawn, tmp_path):

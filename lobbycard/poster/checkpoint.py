@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelFitException
+from fastprogress.fastprogress import format_time
 
 from lobbycard.errors import InputError
 from lobbycard.files import atomic_path
@@ -46,6 +48,7 @@ class Checkpoint(Callback):
         self.folder, self.state, self.seed, self.patience, self.say = folder, state, seed, patience, say
         self.first = 0
         self.phase_name = ""
+        self.end_in: Path | None = None  # keeps the phase's last weights as well
         self._tensors: dict[str, Any] | None = None
 
     def load(self) -> None:
@@ -94,23 +97,40 @@ class Checkpoint(Callback):
         values = [float(v) for v in self.recorder.log[1 : len(self.recorder.metric_names) - 1]]
         row = dict(zip(self.recorder.metric_names[1:-1], values, strict=True))
         row = {"phase": self.phase_name, "epoch": len(self.state.history), **row, "time": self.recorder.log[-1]}
-        self.state.history.append(row)
         self.state.epoch = self.epoch + 1
-        improved = row["mAP"] > self.state.best
-        if improved:
-            self.state.best_epoch = row["epoch"]
-            with atomic_path(self.folder / BEST) as part:
-                torch.save(self.learn.model.state_dict(), part)
+        improved = self._add(row)
         # Counted within the phase: a head that has stopped learning is the reason to unfreeze, not to end the run.
         waited = min(row["epoch"] - self.state.best_epoch, self.state.epoch)
         stop = 0 < self.patience <= waited
         if stop or self.state.epoch == self.n_epoch:
+            if self.end_in is not None:
+                save_weights(self.learn.model, self.end_in)
             self.state.phase, self.state.epoch = self.state.phase + 1, 0
         self.save()
         self.say(epoch_line(row, improved))
         if stop:
             self.say(f"  stopped early: validation mAP has not risen for {waited} epochs (--patience {self.patience})")
             raise CancelFitException
+
+    def judge(self, phase: str) -> None:
+        """Measure the network as it is, which no epoch has brought about, as one row more of the history."""
+        began = time.monotonic()
+        values = [float(v) for v in self.learn.validate()]
+        row = {"phase": phase, "epoch": len(self.state.history), "train_loss": None}
+        row |= dict(zip(self.learn.recorder.metric_names[2:-1], values, strict=True))
+        row["time"] = format_time(time.monotonic() - began)
+        improved = self._add(row)
+        self.save()
+        self.say(epoch_line(row, improved))
+
+    def _add(self, row: dict[str, Any]) -> bool:
+        """One row more; where it is the best one, the weights are kept."""
+        self.state.history.append(row)
+        improved = row["mAP"] > self.state.best
+        if improved:
+            self.state.best_epoch = row["epoch"]
+            save_weights(self.learn.model, self.folder / BEST)
+        return improved
 
     def save(self) -> None:
         """Write the whole state of the run, so that it may be killed from here on."""
@@ -141,6 +161,12 @@ def load_state(folder: Path) -> dict[str, Any]:
             f"--resume: there is no unfinished run in {folder.parent} (no {folder.name}/{STATE}); leave --resume out to begin one"
         )
     return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def save_weights(network: torch.nn.Module, path: Path) -> None:
+    """Write a network's state as `torch.load` takes it, whole or not at all. Raises InputError."""
+    with atomic_path(path) as part:
+        torch.save(network.state_dict(), part)
 
 
 def write_history(path: Path, history: list[dict[str, Any]]) -> None:

@@ -13,6 +13,7 @@ import tyro
 from lobbycard.errors import InputError
 
 POSTER_SIZE = (288, 192)  # height, width: a poster is 2:3, and this has about as many pixels as 224 x 224
+CACHED_SOUP = 4  # trainings; what more of them bring is in docs/log.md
 PROGRESSIVE_SIZES = ((224, 224), (448, 448))
 
 
@@ -71,6 +72,9 @@ class Config:
     """highest learning rate of the head, of cached of all that learns; --find-lr suggests one"""
     weight_decay: float = 0.05
     """AdamW's weight decay"""
+    soup: int = 0
+    """train the last phase so many times, each time from the same start on other draws, and average the weights into one
+    network; 0 is 4 times with cached, whose epochs are cheap, and once otherwise"""
     mixup: float = 0.4
     """blend posters and their genres in pairs; the Beta distribution's parameter, 0 blends none"""
     batch_size: int = 64
@@ -98,7 +102,7 @@ class Config:
 
     def __post_init__(self):
         for name, low in (("min_count", 1), ("seed", 0), ("per_genre", 0), ("limit", 0), ("epochs", 0), ("freeze_epochs", 0),
-                          ("batch_size", 1), ("patience", 0), ("workers", -1), ("connections", 1)):  # fmt: skip
+                          ("batch_size", 1), ("patience", 0), ("soup", 0), ("workers", -1), ("connections", 1)):  # fmt: skip
             if getattr(self, name) < low:
                 raise InputError(f"{flag(name)}: expected {low} or more, got {getattr(self, name)}")
         if self.seed >= 2**32:
@@ -136,6 +140,11 @@ class Config:
     def pretrained(self) -> bool:
         """Whether the network starts from weights that somebody trained."""
         return self.weights != "none" or self.start_from is not None
+
+    @property
+    def trainings(self) -> int:
+        """How often the last phase is trained, for the average of the weights."""
+        return self.soup or (CACHED_SOUP if self.strategy == "cached" else 1)
 
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """Input sizes (height, width) in the order they are trained at; the last is the model's. Raises InputError."""

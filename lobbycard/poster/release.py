@@ -41,8 +41,8 @@ LIMITS = (
     "answer too, and it means nothing.",
 )
 EPOCH_CHOSEN = (
-    "The best epoch was chosen by its mAP on the same posters that the figures are measured on: "
-    "they lean a little high for that."
+    "The best epoch, or the average of several trainings' weights where that is better, was chosen by its mAP on the same "
+    "posters that the figures are measured on: they lean a little high for that."
 )
 DRAWN = "It was trained on posters drawn by code: a demonstration of the pipeline, of no use on real posters."
 INTENDED_USE = (

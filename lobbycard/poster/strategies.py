@@ -4,7 +4,7 @@ All but `probe` return phases that `run_phases` fits with fastai's one-cycle pol
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from fastai.learner import Learner
@@ -15,6 +15,7 @@ from lobbycard.poster.checkpoint import Checkpoint
 from lobbycard.poster.config import Config
 from lobbycard.poster.halves import cut
 from lobbycard.poster.learning import EpochBar
+from lobbycard.poster.soup import Soup
 
 # Unfrozen, pretrained layers are moved more carefully than a fresh head, as in fastai's fine_tune.
 # Source: Howard & Ruder 2018, "Universal Language Model Fine-tuning for Text Classification", section 3.2.
@@ -31,6 +32,15 @@ class Phase:
     frozen: bool  # only the head learns
     lr: float | slice  # highest rate; a slice spreads it over the layer groups, lowest first
     size: tuple[int, int]  # input height, width in pixels
+    anew: bool = False  # begins where the first such phase began; in the end the weights of all of them are averaged
+
+
+def repeated(phases: list[Phase], times: int) -> list[Phase]:
+    """The last phase so many times, for a soup; once, it stays as it is."""
+    if times == 1:
+        return phases
+    *before, last = phases
+    return [*before, *(replace(last, name=f"{last.name} {n}", anew=True) for n in range(1, times + 1))]
 
 
 def standard(config: Config) -> list[Phase]:
@@ -97,7 +107,7 @@ def choose_strategy(config: Config, device: torch.device, network: nn.Module) ->
 
 
 def run_phases(
-    learn: Learner, phases: list[Phase], checkpoint: Checkpoint, set_size: Callable[[tuple[int, int]], None]
+    learn: Learner, phases: list[Phase], checkpoint: Checkpoint, set_size: Callable[[tuple[int, int]], None], soup: Soup
 ) -> None:
     """Fit what is left of `phases`, going on where `checkpoint` stands.
 
@@ -118,6 +128,9 @@ def run_phases(
             )  # another size, another network: its scores do not compare with the last one's
         trained_at = phase.size
         set_size(phase.size)
+        checkpoint.end_in = soup.end(number) if phase.anew else None
+        if phase.anew and checkpoint.state.epoch == 0:
+            soup.begin(learn.model)
         learn.freeze() if phase.frozen else learn.unfreeze()
         learn.model.zero_grad(set_to_none=True)  # fastai steps whatever has a gradient, frozen or not
         checkpoint.phase_name = phase.name

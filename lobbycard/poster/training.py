@@ -9,15 +9,16 @@ from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from torch import nn
 
-from lobbycard.files import atomic_path
-from lobbycard.poster.checkpoint import BEST, STATE, Checkpoint, RunState
+from lobbycard.poster.checkpoint import BEST, STATE, Checkpoint, RunState, save_weights
 from lobbycard.poster.halfway import HalfwayFile, half_answers, halfway_dataloaders
 from lobbycard.poster.halves import Halves, cut
 from lobbycard.poster.inference import frozen_forward, network_outputs, pixel_batches, without_head
 from lobbycard.poster.learning import fitting, poster_learner
 from lobbycard.poster.network import head_name
 from lobbycard.poster.probe import fit_head, set_head
-from lobbycard.poster.strategies import PHASED, run_phases
+from lobbycard.poster.soup import NAME as SOUP
+from lobbycard.poster.soup import Soup
+from lobbycard.poster.strategies import PHASED, repeated, run_phases
 from lobbycard.progress import progress
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def train(trainer: "MovieGenreTrainer") -> None:
         left.unlink()
     if not trainer.config.resume:
         (trainer.checkpoints / HALFWAY).unlink(missing_ok=True)  # of an earlier run that was stopped
+        Soup(trainer.checkpoints).clear()
     {"probe": _probe, "cached": _upper_half}.get(trainer.config.strategy, _whole)(trainer)
 
 
@@ -71,7 +73,7 @@ def _probe(trainer: "MovieGenreTrainer") -> None:
 
 
 def _run(trainer: "MovieGenreTrainer", make_learner: Callable[[], Learner], network: nn.Module) -> None:
-    """Train `network`, which is the trainer's or a part of it, by the strategy's phases; it ends as its best epoch."""
+    """Train `network`, which is the trainer's or a part of it, by the strategy's phases; it ends as its best row of history."""
     config, folder = trainer.config, trainer.checkpoints
     state = RunState(trainer.settings)
     checkpoint = Checkpoint(folder, state, config.seed, config.patience, trainer.say)
@@ -80,18 +82,24 @@ def _run(trainer: "MovieGenreTrainer", make_learner: Callable[[], Learner], netw
         done = len(checkpoint.state.history)
         trainer.say(f"  resuming after {done} finished epoch{'s' if done != 1 else ''}")
     checkpoint.load_weights(network)
-    learn, phases = make_learner(), PHASED[config.strategy](config)
+    learn, phases, soup = make_learner(), repeated(PHASED[config.strategy](config), config.trainings), Soup(folder)
     checkpoint.learn = learn
     if not config.resume:
         checkpoint.save()  # from here on there is something to resume
     with fitting(learn, config):
-        run_phases(learn, phases, checkpoint, trainer.set_size)
+        run_phases(learn, phases, checkpoint, trainer.set_size, soup)
+        if phases[-1].anew and state.history[-1]["phase"] != SOUP:
+            soup.pour(learn.model)
+            checkpoint.learn = learn  # which fastai has taken from it
+            checkpoint.judge(SOUP)
     trainer.set_size(phases[-1].size)
     best = torch.load(folder / BEST, map_location=trainer.device, weights_only=True)
     # Resumed after its training had ended, a run of `cached` finds the whole network's weights there, not the upper half's.
     network.load_state_dict({name: best[name] for name in network.state_dict()})
+    soup.clear()
     trainer.history = state.history
-    trainer.say(f"  best epoch: {state.best_epoch}, validation mAP {state.best:.4f}")
+    chosen = "averaged weights" if state.history[state.best_epoch]["phase"] == SOUP else f"epoch {state.best_epoch}"
+    trainer.say(f"  best: {chosen}, validation mAP {state.best:.4f}")
 
 
 def _features(trainer: "MovieGenreTrainer") -> np.ndarray:
@@ -122,5 +130,4 @@ def _fit_head(trainer: "MovieGenreTrainer", features: np.ndarray) -> None:
 
 
 def _keep_weights(trainer: "MovieGenreTrainer") -> None:
-    with atomic_path(trainer.checkpoints / BEST) as part:
-        torch.save(trainer.network.state_dict(), part)
+    save_weights(trainer.network, trainer.checkpoints / BEST)

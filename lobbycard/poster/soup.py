@@ -1,0 +1,51 @@
+"""A model soup: several trainings from one start, whose weights are averaged into one network.
+
+It answers about as well as the average of all their answers, and costs what one of them costs. Source: Wortsman et al. 2022,
+"Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing inference time".
+"""
+
+import shutil
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lobbycard.poster.checkpoint import save_weights
+
+NAME = "soup"  # of the folder in checkpoints/, and of its row in the history
+
+
+class Soup:
+    """The start and the ends of the trainings, each a file, so that a run that is killed finds them again."""
+
+    def __init__(self, checkpoints: Path):
+        self.folder = checkpoints / NAME
+
+    def begin(self, network: nn.Module) -> None:
+        """Put `network` at the common start, which is where it stands when this is first called."""
+        start = self.folder / "start.pth"
+        if start.is_file():
+            network.load_state_dict(_load(start))
+        else:
+            save_weights(network, start)
+
+    def end(self, number: int) -> Path:
+        """Where the last weights of the training of that number are kept."""
+        return self.folder / f"end{number}.pth"
+
+    def pour(self, network: nn.Module) -> None:
+        """Give `network` the mean of all ends; what cannot be averaged (counters) is that of the first."""
+        first, *others = (_load(file) for file in sorted(self.folder.glob("end*.pth")))
+        for name, value in first.items():
+            if value.is_floating_point():
+                value.copy_(torch.stack([value, *(other[name] for other in others)]).double().mean(dim=0))
+        network.load_state_dict(first)
+
+    def clear(self) -> None:
+        """Remove the files."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+
+def _load(file: Path) -> dict[str, torch.Tensor]:
+    return torch.load(file, map_location="cpu", weights_only=True)
