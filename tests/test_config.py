@@ -77,3 +77,11 @@ def test_pain_3_settings_in_an_artifact_are_plain_values_without_the_makers_fold
         ["--csv", "/home/ann/films/MovieGenre.csv", "--out", "models/mine", "--images", r"C:\Users\Ann\posters"]
     ).command
     assert command == "python train_model.py --csv MovieGenre.csv --out models/mine --images posters"
+
+
+def test_cached_has_defaults_of_its_own_which_flags_still_overrule():
+    standard, cached = Config().settled("standard"), Config().settled("cached")
+    assert (standard.epochs, standard.soup) == (10, 1) and (cached.epochs, cached.soup) == (6, 4)
+    assert Config(epochs=2, soup=1).settled("cached") == Config(epochs=2, soup=1, strategy="cached")
+    with pytest.raises(InputError, match="--soup: expected 1 or more, got 0"):
+        Config(soup=0)

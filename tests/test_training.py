@@ -287,13 +287,14 @@ def test_auto_is_cached_on_a_cpu_where_there_is_something_to_keep():
 
 
 def test_discriminative_gives_lower_layers_lower_rates():
-    head, groups = PHASED["discriminative"](Config(strategy="discriminative", lr=1e-3))
+    head, groups = PHASED["discriminative"](Config(lr=1e-3).settled("discriminative"))
     assert head.frozen and head.epochs == 3 and groups.epochs == 10
     assert groups.lr.start == pytest.approx(1e-5) and groups.lr.stop == 1e-3
 
 
 def test_standard_is_three_frozen_epochs_then_ten():
-    assert [(phase.epochs, phase.frozen) for phase in PHASED["standard"](Config())] == [(3, True), (10, False)]
+    phases = PHASED["standard"](Config().settled("standard"))
+    assert [(phase.epochs, phase.frozen) for phase in phases] == [(3, True), (10, False)]
 
 
 def test_find_lr_suggests_and_plots(drawn, tmp_path):

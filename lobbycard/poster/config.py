@@ -13,7 +13,7 @@ import tyro
 from lobbycard.errors import InputError
 
 POSTER_SIZE = (288, 192)  # height, width: a poster is 2:3, and this has about as many pixels as 224 x 224
-CACHED_SOUP = 4  # trainings; what more of them bring is in docs/log.md
+EPOCHS, CACHED_EPOCHS, CACHED_SOUP = 10, 6, 4  # fewer and more of the latter two are in docs/log.md
 PROGRESSIVE_SIZES = ((224, 224), (448, 448))
 
 
@@ -64,17 +64,17 @@ class Config:
     """auto: cached on a CPU, standard on a GPU; standard: head first, then everything; discriminative: lower layers learn
     slower; progressive: 224 px, then 448; cached: the lower half stays frozen and is computed once, the upper half learns;
     probe: frozen network and a head fitted on several of its levels, quicker still"""
-    epochs: int = 10
-    """epochs with all layers training; of cached, with the upper half training"""
+    epochs: int | None = None
+    """epochs with all layers training, 10 if not given; of cached, with the upper half training, 6 a training if not given"""
     freeze_epochs: int = 3
     """epochs before that with only the head training; cached and probe fit the head instead"""
     lr: float = 1e-3
     """highest learning rate of the head, of cached of all that learns; --find-lr suggests one"""
     weight_decay: float = 0.05
     """AdamW's weight decay"""
-    soup: int = 0
+    soup: int | None = None
     """train the last phase so many times, each time from the same start on other draws, and average the weights into one
-    network; 0 is 4 times with cached, whose epochs are cheap, and once otherwise"""
+    network; if not given, 4 times with cached, whose epochs are cheap, and once otherwise"""
     mixup: float = 0.4
     """blend posters and their genres in pairs; the Beta distribution's parameter, 0 blends none"""
     batch_size: int = 64
@@ -102,9 +102,9 @@ class Config:
 
     def __post_init__(self):
         for name, low in (("min_count", 1), ("seed", 0), ("per_genre", 0), ("limit", 0), ("epochs", 0), ("freeze_epochs", 0),
-                          ("batch_size", 1), ("patience", 0), ("soup", 0), ("workers", -1), ("connections", 1)):  # fmt: skip
-            if getattr(self, name) < low:
-                raise InputError(f"{flag(name)}: expected {low} or more, got {getattr(self, name)}")
+                          ("batch_size", 1), ("patience", 0), ("soup", 1), ("workers", -1), ("connections", 1)):  # fmt: skip
+            if (given := getattr(self, name)) is not None and given < low:
+                raise InputError(f"{flag(name)}: expected {low} or more, got {given}")
         if self.seed >= 2**32:
             raise InputError(f"--seed: expected a number below 2^32, got {self.seed}")
         if self.batch_size == 1 and self.strategy != "probe":
@@ -119,7 +119,7 @@ class Config:
             raise InputError("--lr and --timeout must be above 0")
         if not (0 <= self.weight_decay < math.inf and 0 <= self.mixup < math.inf):
             raise InputError("--weight-decay and --mixup must be 0 or above")
-        if self.strategy != "probe" and self.epochs + self.freeze_epochs == 0:
+        if self.strategy != "probe" and self.epochs == self.freeze_epochs == 0:
             raise InputError("--epochs and --freeze-epochs are both 0: nothing would be trained; give one of them")
         if self.strategy == "cached" and self.epochs == 0:
             raise InputError(
@@ -130,7 +130,7 @@ class Config:
                 f"--find-lr looks for a rate of the whole network, and --strategy {self.strategy} does not train that; use "
                 "--strategy standard with it"
             )
-        if self.strategy == "progressive" and self.epochs < 3:
+        if self.strategy == "progressive" and self.epochs is not None and self.epochs < 3:
             raise InputError(
                 f"--strategy progressive: needs --epochs 3 or more, a third of them at the large size, got {self.epochs}"
             )
@@ -141,10 +141,11 @@ class Config:
         """Whether the network starts from weights that somebody trained."""
         return self.weights != "none" or self.start_from is not None
 
-    @property
-    def trainings(self) -> int:
-        """How often the last phase is trained, for the average of the weights."""
-        return self.soup or (CACHED_SOUP if self.strategy == "cached" else 1)
+    def settled(self, strategy: str) -> "Config":
+        """With this strategy, and its defaults where nothing was given."""
+        epochs, soup = (CACHED_EPOCHS, CACHED_SOUP) if strategy == "cached" else (EPOCHS, 1)
+        epochs, soup = (own if own is not None else usual for own, usual in ((self.epochs, epochs), (self.soup, soup)))
+        return replace(self, strategy=strategy, epochs=epochs, soup=soup)
 
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """Input sizes (height, width) in the order they are trained at; the last is the model's. Raises InputError."""

@@ -97,7 +97,7 @@ class MovieGenreTrainer:
         with self._stage("reading the table"):
             self.data = choose_movies(self.config, self.say)
         # Wrong networks, weights and sizes must not be found out after the download.
-        self.config = replace(self.config, strategy=choose_strategy(self.config, self.device, self._body))
+        self.config = self.config.settled(choose_strategy(self.config, self.device, self._body))
         return self.data
 
     def download(self) -> Dataset:

@@ -82,7 +82,7 @@ def _run(trainer: "MovieGenreTrainer", make_learner: Callable[[], Learner], netw
         done = len(checkpoint.state.history)
         trainer.say(f"  resuming after {done} finished epoch{'s' if done != 1 else ''}")
     checkpoint.load_weights(network)
-    learn, phases, soup = make_learner(), repeated(PHASED[config.strategy](config), config.trainings), Soup(folder)
+    learn, phases, soup = make_learner(), repeated(PHASED[config.strategy](config), config.soup), Soup(folder)
     checkpoint.learn = learn
     if not config.resume:
         checkpoint.save()  # from here on there is something to resume
