@@ -35,8 +35,8 @@ class Config:
 
     min_count: int = 50
     """drop genres with fewer movies than this"""
-    per_genre: int = 200
-    """balance to about this many movies a genre, rarest first; 0 keeps all"""
+    per_genre: int = 0
+    """balance to about this many movies a genre, rarest first; 0 keeps all, which makes the better model (docs/log.md)"""
     limit: int = 0
     """use at most this many of the table's movies, drawn at random before anything else; 0 uses all"""
     valid: float = 0.2
