@@ -16,6 +16,7 @@ from fastai.learner import Learner
 from safetensors.torch import load_file
 
 from lobbycard.errors import InputError
+from lobbycard.poster.artifact import open_model
 from lobbycard.poster.checkpoint import save_weights
 from lobbycard.poster.config import Config
 from lobbycard.poster.learning import mean_average_precision
@@ -172,6 +173,58 @@ def test_every_strategy_trains_and_its_network_answers(drawn, tmp_path, strategy
     assert trainer.size == ((128, 96) if strategy == "progressive" else (64, 48))
 
 
+def test_a_soup_is_poured_at_the_size_it_is_served_at_even_if_the_run_is_killed_before(drawn, tmp_path, monkeypatch):
+    settings = {"strategy": "progressive", "soup": 2, "epochs": 3, "freeze_epochs": 0, "size": "32x32"}
+    unbroken = train(drawn, tmp_path / "unbroken", **settings)
+
+    def killed(soup, network, numbers):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Soup, "pour", killed)
+        train(drawn, tmp_path / "killed", **settings)
+    resumed = train(drawn, tmp_path / "killed", **settings, resume=True)
+    assert resumed.size == (64, 64) and same(weights(resumed), weights(unbroken))
+    without_time = [[{k: v for k, v in row.items() if k != "time"} for row in t.history] for t in (unbroken, resumed)]
+    assert without_time[0] == without_time[1]
+
+
+def test_damaged_checkpoints_are_told_and_nothing_is_averaged_without_them(drawn, tmp_path, monkeypatch):
+    def killed(soup, network, numbers):
+        raise KeyboardInterrupt
+
+    settings = {"soup": 2, "epochs": 1}
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Soup, "pour", killed)
+        train(drawn, tmp_path / "m", **settings)
+    checkpoints = tmp_path / "m" / "checkpoints"
+    with pytest.raises(InputError, match=r"trained with other settings \(strategy was 'standard', is 'probe'\)"):
+        train(drawn, tmp_path / "m", **settings | {"strategy": "probe", "resume": True})
+    end, state = checkpoints / "soup" / "end2.pth", checkpoints / "state.pth"
+    for file, content, words in ((end, None, "end2.pth is gone"), (end, b"PK", "end2.pth cannot be read"),
+                                 (state, b"", "state.pth cannot be read")):  # fmt: skip
+        whole = file.read_bytes()
+        file.write_bytes(content) if content is not None else file.unlink()
+        with pytest.raises(InputError, match=f"--resume: .*{words}; leave --resume out to begin anew"):
+            train(drawn, tmp_path / "m", **settings, resume=True)
+        file.write_bytes(whole)
+    torch.save({"a": torch.zeros(1)}, state)
+    with pytest.raises(InputError, match=r"state.pth is not what an interrupted run leaves"):
+        train(drawn, tmp_path / "m", **settings, resume=True)
+
+
+def test_patience_is_counted_within_each_training_of_a_soup(drawn, tmp_path):
+    # A rate at which nothing is learned: whichever epoch was the best of the first training, no later one is better.
+    trainer = train(drawn, tmp_path / "m", lr=1e-9, freeze_epochs=0, epochs=12, patience=2, soup=2)
+    for name in ("all 1", "all 2"):
+        scores = [row["mAP"] for row in trainer.history if row["phase"] == name]
+        assert len(scores) == int(np.argmax(scores)) + 3 < 12
+
+
+def test_a_soup_of_no_epochs_is_the_head_alone(drawn, tmp_path):
+    assert [row["phase"] for row in train(drawn, tmp_path / "m", soup=3, epochs=0).history] == ["head"]
+
+
 def test_a_soup_is_the_mean_of_trainings_that_began_at_one_start(tmp_path):
     network, soup = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.BatchNorm1d(1)), Soup(tmp_path)
     began = network[0].weight.detach().clone()
@@ -182,7 +235,7 @@ def test_a_soup_is_the_mean_of_trainings_that_began_at_one_start(tmp_path):
             network[0].weight += moved
             network[1].num_batches_tracked += number
         save_weights(network, soup.end(number))
-    soup.pour(network)
+    soup.pour(network, [0, 1])
     assert torch.allclose(network[0].weight, began + 2.5)
     assert network[1].num_batches_tracked == 0  # a counter: the first one's
     soup.clear()
@@ -306,6 +359,32 @@ def test_find_lr_suggests_and_plots(drawn, tmp_path):
     trainer.split()
     assert 1e-7 < trainer.find_lr() < 10
     assert (tmp_path / "m" / "lr_find.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_movies_that_the_start_was_trained_on_are_told_where_they_are_measured_on(trained, drawn, tmp_path):
+    said = []
+    trainer = MovieGenreTrainer(csv=drawn / "MovieGenre.csv", images=drawn / "images", out=tmp_path / "m", seed=7,
+                                start_from=trained.config.out, say=said.append, **{**TINY, "strategy": "probe"})  # fmt: skip
+    trainer.load()
+    trainer.download()
+    data = trainer.split()
+    learnt = set(trained.data.side(False)["item_id"])
+    both = learnt.intersection(data.side(True)["item_id"])
+    assert both and data.about["seen_by_start"] == len(both)
+    assert any(
+        f"{len(both)} of the {len(data.side(True))} movies to measure on were trained on" in line for line in said
+    )
+    trainer.fit()
+    trainer.evaluate()
+    folder = trainer.export()
+    assert f"trained on {len(both)} of the movies it is measured on" in (folder.path / "README.md").read_text("utf-8")
+    assert open_model(folder.path).about["data"]["seen_by_start"] == len(both)
+
+    own = MovieGenreTrainer(csv=drawn / "MovieGenre.csv", images=drawn / "images", out=tmp_path / "n", seed=7,
+                            start_from=trained.config.out, split_from=trained.config.out, say=said.append, **TINY)  # fmt: skip
+    own.load()
+    own.download()
+    assert own.split().about["seen_by_start"] == 0
 
 
 def test_start_from_an_earlier_model(trained, drawn, tmp_path):

@@ -6,6 +6,7 @@ import random
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -99,8 +100,10 @@ class Checkpoint(Callback):
         row = {"phase": self.phase_name, "epoch": len(self.state.history), **row, "time": self.recorder.log[-1]}
         self.state.epoch = self.epoch + 1
         improved = self._add(row)
-        # Counted within the phase: a head that has stopped learning is the reason to unfreeze, not to end the run.
-        waited = min(row["epoch"] - self.state.best_epoch, self.state.epoch)
+        # Counted within the phase: a head that has stopped learning is the reason to unfreeze, not to end the run, and
+        # each training of a soup is one of its own.
+        scores = [past["mAP"] for past in self.state.history[-self.state.epoch :]]
+        waited = len(scores) - 1 - scores.index(max(scores))
         stop = 0 < self.patience <= waited
         if stop or self.state.epoch == self.n_epoch:
             if self.end_in is not None:
@@ -160,7 +163,19 @@ def load_state(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"--resume: there is no unfinished run in {folder.parent} (no {folder.name}/{STATE}); leave --resume out to begin one"
         )
-    return torch.load(file, map_location="cpu", weights_only=True)
+    saved = read_weights(file)
+    if "json" not in saved:
+        raise InputError(f"--resume: {file} is not what an interrupted run leaves; leave --resume out to begin anew")
+    return saved
+
+
+def read_weights(file: Path) -> dict[str, Any]:
+    """Tensors that an interrupted run has left, on the CPU. Raises InputError if they are gone or damaged."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError) as error:
+        why = "is gone" if isinstance(error, FileNotFoundError) else "cannot be read"
+        raise InputError(f"--resume: {file} {why}; leave --resume out to begin anew") from error
 
 
 def save_weights(network: torch.nn.Module, path: Path) -> None:

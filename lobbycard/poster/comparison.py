@@ -131,7 +131,7 @@ def _caveats(found: Mapping[str, Any]) -> list[str]:
         for name, count in tuned.items()
         if count is None
     ]
-    if len(set(tuned.values())) > 1 and any(tuned.values()):
+    if any(tuned.values()):
         each = ", ".join(f"{count:,} by {name}" for name, count in tuned.items() if count)
         said.append(
             f"of these {found['n']:,} movies some were used to set thresholds ({each}), which flatters a model's F1s a little"

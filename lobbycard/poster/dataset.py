@@ -18,6 +18,7 @@ from lobbycard.catalog.image import ImageError, load_poster
 from lobbycard.catalog.table import MovieTable, read_table
 from lobbycard.errors import InputError
 from lobbycard.files import sha256
+from lobbycard.poster.artifact import ModelFolder
 from lobbycard.poster.config import Config
 from lobbycard.progress import progress
 
@@ -224,6 +225,24 @@ def given_split(data: Dataset, config: Config, say: Callable[[str], None] = prin
     report = split.leak_check(frame["group"], frame["is_valid"], frame["hash"].to_numpy())
     labels = [label for label in data.labels if label in to_learn_from]
     return _with_split(Dataset(frame, labels, data.about), report.sentence(), config, say)
+
+
+def count_seen(data: Dataset, start: ModelFolder, say: Callable[[str], None] = print) -> Dataset:
+    """With `seen_by_start` in `about`: how many of the movies to measure on the model of --start-from was trained on.
+
+    None if that cannot be known. Raises InputError where its split.csv is damaged.
+    """
+    seen = None
+    if "split.csv" in start.about.get("files", {}):
+        theirs = split.read_split(start.file("split.csv"))
+        trained_on = set(theirs.loc[~theirs["is_valid"], "item_id"])
+        seen = int(data.side(True)["item_id"].isin(trained_on).sum())
+    if seen:
+        say(
+            f"  --start-from: {seen:,} of the {len(data.side(True)):,} movies to measure on were trained on by that model, so "
+            "the figures will look too good; --split-from with the same folder keeps its sides"
+        )
+    return Dataset(data.frame, data.labels, data.about | {"seen_by_start": seen})
 
 
 def _with_split(data: Dataset, sentence: str, config: Config, say: Callable[[str], None]) -> Dataset:

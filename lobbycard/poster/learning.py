@@ -169,7 +169,7 @@ def fitting(learn: Learner, config: Config) -> Iterator[None]:
         raise
     except InputError as error:
         # fastai puts the name of the callback before the words.
-        raise InputError(str(error).splitlines()[-1]) from error
+        raise InputError(str(error).splitlines()[-1].strip()) from error
     except RuntimeError as error:
         if any(words in str(error) for words in OUT_OF_MEMORY):
             raise InputError(

@@ -82,8 +82,9 @@ def release(trainer: "MovieGenreTrainer") -> artifact.ModelFolder:
         about["agreement"] = _agreement(half, trainer)
         trainer.say("  comparing fp32, int8, bf16 and averaging over views, which may take a minute")
         about["modes"] = measure_modes(half, _posters(trainer, False), _posters(trainer, True), config.seed)
+        trainer.say(f"  measured {_modes_measured(about['modes'])}")
         for row in _mode_rows(about["modes"]):
-            change = "" if row["change"] is None else f"mAP {signed(row['change'])}, "
+            change = "" if row["change"] is None else f"changes mAP by {signed(row['change'])}, "
             trainer.say(f"  {row['name']}: {change}{number(row['milliseconds'], 1)} ms a poster")
         about["familiarity"] = _familiarity(half, _posters(trainer, True)[0], config.seed)
         findings = _findings(trainer, about)
@@ -198,12 +199,23 @@ def _findings(trainer: "MovieGenreTrainer", about: dict[str, Any]) -> Findings:
         date=date.today().isoformat(),
         modes=_mode_rows(about["modes"]),
         modes_measured=_modes_measured(about["modes"]),
-        limits=(*[DRAWN] * data.about["drawn"], *LIMITS, *[EPOCH_CHOSEN] * (config.strategy != "probe")),
+        limits=_limits(trainer),
         learning_curve=about.get("learning_curve"),
         intended_use=(DRAWN,) if data.about["drawn"] else INTENDED_USE,
         item_noun="poster",
         label_noun="genre",
     )
+
+
+def _limits(trainer: "MovieGenreTrainer") -> tuple[str, ...]:
+    said = [DRAWN] * trainer.data.about["drawn"] + [*LIMITS]
+    if seen := trainer.data.about.get("seen_by_start"):
+        said.append(
+            f"It started from a model that was trained on {seen:,} of the movies it is measured on: the figures are too good."
+        )
+    if trainer.config.strategy != "probe":
+        said.append(EPOCH_CHOSEN)
+    return tuple(said)
 
 
 def _posters(trainer: "MovieGenreTrainer", valid: bool) -> tuple[list[Path], np.ndarray]:

@@ -5,12 +5,13 @@ It answers about as well as the average of all their answers, and costs what one
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from lobbycard.poster.checkpoint import save_weights
+from lobbycard.poster.checkpoint import read_weights, save_weights
 
 NAME = "soup"  # of the folder in checkpoints/, and of its row in the history
 
@@ -25,7 +26,7 @@ class Soup:
         """Put `network` at the common start, which is where it stands when this is first called."""
         start = self.folder / "start.pth"
         if start.is_file():
-            network.load_state_dict(_load(start))
+            network.load_state_dict(read_weights(start))
         else:
             save_weights(network, start)
 
@@ -33,9 +34,13 @@ class Soup:
         """Where the last weights of the training of that number are kept."""
         return self.folder / f"end{number}.pth"
 
-    def pour(self, network: nn.Module) -> None:
-        """Give `network` the mean of all ends; what cannot be averaged (counters) is that of the first."""
-        first, *others = (_load(file) for file in sorted(self.folder.glob("end*.pth")))
+    def pour(self, network: nn.Module, numbers: Sequence[int]) -> None:
+        """Give `network` the mean of the ends of these trainings; what cannot be averaged (counters) is that of the first.
+
+        Raises:
+            InputError: the weights of one are gone or damaged.
+        """
+        first, *others = (read_weights(self.end(number)) for number in numbers)
         for name, value in first.items():
             if value.is_floating_point():
                 value.copy_(torch.stack([value, *(other[name] for other in others)]).double().mean(dim=0))
@@ -45,7 +50,3 @@ class Soup:
         """Remove the files."""
         if self.folder.exists():
             shutil.rmtree(self.folder)
-
-
-def _load(file: Path) -> dict[str, torch.Tensor]:
-    return torch.load(file, map_location="cpu", weights_only=True)

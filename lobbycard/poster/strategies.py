@@ -36,8 +36,8 @@ class Phase:
 
 
 def repeated(phases: list[Phase], times: int) -> list[Phase]:
-    """The last phase so many times, for a soup; once, it stays as it is."""
-    if times == 1:
+    """The last phase so many times, for a soup; once, or without epochs, it stays as it is."""
+    if times == 1 or phases[-1].epochs == 0:
         return phases
     *before, last = phases
     return [*before, *(replace(last, name=f"{last.name} {n}", anew=True) for n in range(1, times + 1))]

@@ -22,7 +22,15 @@ from lobbycard.poster.checkpoint import STATE, load_state
 from lobbycard.poster.config import Config
 from lobbycard.poster.curve import measure_curve
 from lobbycard.poster.data import poster_dataloaders
-from lobbycard.poster.dataset import Dataset, choose_movies, fetch_posters, given_split, resume_split, split_posters
+from lobbycard.poster.dataset import (
+    Dataset,
+    choose_movies,
+    count_seen,
+    fetch_posters,
+    given_split,
+    resume_split,
+    split_posters,
+)
 from lobbycard.poster.inference import frozen_forward, network_outputs
 from lobbycard.poster.learning import poster_learner, set_prior, suggest_lr
 from lobbycard.poster.levels import find_levels, with_levels
@@ -115,6 +123,8 @@ class MovieGenreTrainer:
                 self.data = given_split(self._need("data", "load"), self.config, self.say)
             else:
                 self.data = split_posters(self._need("data", "load"), self.config, self.say)
+            if self.config.start_from is not None:
+                self.data = count_seen(self.data, self._earlier, self.say)
         return self.data
 
     @cached_property

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from torch import nn
 
-from lobbycard.poster.checkpoint import BEST, STATE, Checkpoint, RunState, save_weights
+from lobbycard.poster.checkpoint import BEST, HISTORY, STATE, Checkpoint, RunState, read_weights, save_weights
 from lobbycard.poster.halfway import HalfwayFile, half_answers, halfway_dataloaders
 from lobbycard.poster.halves import Halves, cut
 from lobbycard.poster.inference import frozen_forward, network_outputs, pixel_batches, without_head
@@ -34,6 +33,8 @@ def train(trainer: "MovieGenreTrainer") -> None:
     if not trainer.config.resume:
         (trainer.checkpoints / HALFWAY).unlink(missing_ok=True)  # of an earlier run that was stopped
         Soup(trainer.checkpoints).clear()
+    else:  # before anything is computed or put in the place of what is there
+        _checkpoint(trainer).load()
     {"probe": _probe, "cached": _upper_half}.get(trainer.config.strategy, _whole)(trainer)
 
 
@@ -69,14 +70,15 @@ def _upper_half(trainer: "MovieGenreTrainer") -> None:
 def _probe(trainer: "MovieGenreTrainer") -> None:
     _fit_head(trainer, _features(trainer))
     _keep_weights(trainer)
-    (trainer.checkpoints / STATE).unlink(missing_ok=True)  # of an earlier run that could be resumed: no longer
+    for left in (STATE, HISTORY):  # of an earlier run that could be resumed: no longer
+        (trainer.checkpoints / left).unlink(missing_ok=True)
 
 
 def _run(trainer: "MovieGenreTrainer", make_learner: Callable[[], Learner], network: nn.Module) -> None:
     """Train `network`, which is the trainer's or a part of it, by the strategy's phases; it ends as its best row of history."""
     config, folder = trainer.config, trainer.checkpoints
-    state = RunState(trainer.settings)
-    checkpoint = Checkpoint(folder, state, config.seed, config.patience, trainer.say)
+    checkpoint = _checkpoint(trainer)
+    state = checkpoint.state
     if config.resume:
         checkpoint.load()
         done = len(checkpoint.state.history)
@@ -88,18 +90,26 @@ def _run(trainer: "MovieGenreTrainer", make_learner: Callable[[], Learner], netw
         checkpoint.save()  # from here on there is something to resume
     with fitting(learn, config):
         run_phases(learn, phases, checkpoint, trainer.set_size, soup)
+        trainer.set_size(phases[-1].size)  # resumed after its last epoch, a run has not come past its sizes
         if phases[-1].anew and state.history[-1]["phase"] != SOUP:
-            soup.pour(learn.model)
+            soup.pour(learn.model, [number for number, phase in enumerate(phases) if phase.anew])
             checkpoint.learn = learn  # which fastai has taken from it
             checkpoint.judge(SOUP)
-    trainer.set_size(phases[-1].size)
-    best = torch.load(folder / BEST, map_location=trainer.device, weights_only=True)
+    best = read_weights(folder / BEST)
     # Resumed after its training had ended, a run of `cached` finds the whole network's weights there, not the upper half's.
     network.load_state_dict({name: best[name] for name in network.state_dict()})
     soup.clear()
     trainer.history = state.history
-    chosen = "averaged weights" if state.history[state.best_epoch]["phase"] == SOUP else f"epoch {state.best_epoch}"
-    trainer.say(f"  best: {chosen}, validation mAP {state.best:.4f}")
+    chosen = f"epoch {state.best_epoch}"
+    if phases[-1].anew:
+        averaged = state.history[state.best_epoch]["phase"] == SOUP
+        chosen = "the average of the weights" if averaged else f"{chosen}; the average of the weights is no better"
+    trainer.say(f"  best: {chosen}. Validation mAP {state.best:.4f}")
+
+
+def _checkpoint(trainer: "MovieGenreTrainer") -> Checkpoint:
+    config = trainer.config
+    return Checkpoint(trainer.checkpoints, RunState(trainer.settings), config.seed, config.patience, trainer.say)
 
 
 def _features(trainer: "MovieGenreTrainer") -> np.ndarray:
