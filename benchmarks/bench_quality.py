@@ -195,7 +195,7 @@ class Bench:
         Our code is not in it: after a change of that, say --redo.
         """
         if name in OURS:
-            settings = parse([*self._flags(name), "--csv", str(self.yard.csv)]).to_dict()
+            settings = parse([*self._flags(name), "--csv", str(self.yard.csv)]).settled(name).to_dict()
             return digest(
                 {key: value for key, value in settings.items() if key not in ("csv", "images", "out", "arch")}
             )

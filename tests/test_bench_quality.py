@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from benchmarks import bench_quality, yardstick
 from benchmarks.bench_quality import ROOT, Bench
+from lobbycard.poster import config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CONTRACT = {"mAP", "mAP_sd", "macro_f1", "macro_f1_sd", "ece", "seconds"}
@@ -102,7 +103,10 @@ def test_what_defines_a_row_defines_its_result(yard, tmp_path, monkeypatch):
     ]
     monkeypatch.setitem(bench_quality.OURS, "probe", "--per-genre 7 --strategy probe")
     others.append(bench._key("probe", bench._flags("probe"), 0))
-    assert len({yardstick.digest(k) for k in (key, *others)}) == 4
+    kept = [bench._key("cached", bench._flags("cached"), 0)]
+    monkeypatch.setattr(config, "CACHED_SOUP", 9)
+    kept.append(bench._key("cached", bench._flags("cached"), 0))
+    assert len({yardstick.digest(k) for k in (key, *others, *kept)}) == 6
 
 
 def test_a_second_call_runs_nothing(yard, tmp_path):

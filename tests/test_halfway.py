@@ -74,7 +74,7 @@ def test_a_disk_without_room_is_told_before_the_work(tmp_path, answers, monkeypa
     monkeypatch.setattr(halfway.shutil, "disk_usage", lambda folder: usage(100))
     file = HalfwayFile(tmp_path / "kept", 10, SHAPE)
     with pytest.raises(
-        InputError, match=r"keeps 0\.0 GB for 10 posters.*0\.0 GB are free; make room, or take a smaller --size"
+        InputError, match=r"keeps 0\.0 GB for 10 posters.*0\.0 GB are free; make room, take fewer movies"
     ):
         file.write(iter([answers]))
 

@@ -16,11 +16,12 @@ from fastai.learner import Learner
 from safetensors.torch import load_file
 
 from lobbycard.errors import InputError
+from lobbycard.poster import checkpoint
 from lobbycard.poster.artifact import open_model
 from lobbycard.poster.checkpoint import save_weights
 from lobbycard.poster.config import Config
 from lobbycard.poster.learning import mean_average_precision
-from lobbycard.poster.network import Architecture, build
+from lobbycard.poster.network import Architecture, build, head
 from lobbycard.poster.precision import (
     AutocastBF16,
     choose_device,
@@ -40,8 +41,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 def train(drawn, out, **settings):
     trainer = MovieGenreTrainer(
-        csv=drawn / "MovieGenre.csv", images=drawn / "images", out=out, **{**TINY, "freeze_epochs": 1, "epochs": 2, **settings},
-        say=lambda text: None,
+        csv=drawn / "MovieGenre.csv", images=drawn / "images", out=out,
+        **{**TINY, "freeze_epochs": 1, "epochs": 2, "say": lambda text: None, **settings},
     )  # fmt: skip
     trainer.load()
     trainer.download()
@@ -173,16 +174,20 @@ def test_every_strategy_trains_and_its_network_answers(drawn, tmp_path, strategy
     assert trainer.size == ((128, 96) if strategy == "progressive" else (64, 48))
 
 
-def test_a_soup_is_poured_at_the_size_it_is_served_at_even_if_the_run_is_killed_before(drawn, tmp_path, monkeypatch):
-    settings = {"strategy": "progressive", "soup": 2, "epochs": 3, "freeze_epochs": 0, "size": "32x32"}
-    unbroken = train(drawn, tmp_path / "unbroken", **settings)
-
+def killed_before_pouring(monkeypatch, drawn, out, **settings):
     def killed(soup, network, numbers):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Soup, "pour", killed)
-        train(drawn, tmp_path / "killed", **settings)
+        train(drawn, out, **settings)
+
+
+def test_a_soup_is_poured_at_the_size_it_is_served_at_even_if_the_run_is_killed_before(drawn, tmp_path, monkeypatch):
+    settings = {"strategy": "progressive", "soup": 2, "epochs": 3, "freeze_epochs": 0, "size": "32x32"}
+    unbroken = train(drawn, tmp_path / "unbroken", **settings)
+
+    killed_before_pouring(monkeypatch, drawn, tmp_path / "killed", **settings)
     resumed = train(drawn, tmp_path / "killed", **settings, resume=True)
     assert resumed.size == (64, 64) and same(weights(resumed), weights(unbroken))
     without_time = [[{k: v for k, v in row.items() if k != "time"} for row in t.history] for t in (unbroken, resumed)]
@@ -190,13 +195,8 @@ def test_a_soup_is_poured_at_the_size_it_is_served_at_even_if_the_run_is_killed_
 
 
 def test_damaged_checkpoints_are_told_and_nothing_is_averaged_without_them(drawn, tmp_path, monkeypatch):
-    def killed(soup, network, numbers):
-        raise KeyboardInterrupt
-
     settings = {"soup": 2, "epochs": 1}
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Soup, "pour", killed)
-        train(drawn, tmp_path / "m", **settings)
+    killed_before_pouring(monkeypatch, drawn, tmp_path / "m", **settings)
     checkpoints = tmp_path / "m" / "checkpoints"
     with pytest.raises(InputError, match=r"trained with other settings \(strategy was 'standard', is 'probe'\)"):
         train(drawn, tmp_path / "m", **settings | {"strategy": "probe", "resume": True})
@@ -205,7 +205,9 @@ def test_damaged_checkpoints_are_told_and_nothing_is_averaged_without_them(drawn
                                  (state, b"", "state.pth cannot be read")):  # fmt: skip
         whole = file.read_bytes()
         file.write_bytes(content) if content is not None else file.unlink()
-        with pytest.raises(InputError, match=f"--resume: .*{words}; leave --resume out to begin anew"):
+        with pytest.raises(
+            InputError, match=f"{words}, and training cannot go on without it; begin anew, without --resume"
+        ):
             train(drawn, tmp_path / "m", **settings, resume=True)
         file.write_bytes(whole)
     torch.save({"a": torch.zeros(1)}, state)
@@ -229,7 +231,7 @@ def test_a_soup_is_the_mean_of_trainings_that_began_at_one_start(tmp_path):
     network, soup = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.BatchNorm1d(1)), Soup(tmp_path)
     began = network[0].weight.detach().clone()
     for number, moved in enumerate((1.0, 4.0)):
-        soup.begin(network)
+        soup.begin(network, first=number == 0)
         assert torch.equal(network[0].weight, began)
         with torch.no_grad():
             network[0].weight += moved
@@ -240,17 +242,42 @@ def test_a_soup_is_the_mean_of_trainings_that_began_at_one_start(tmp_path):
     assert network[1].num_batches_tracked == 0  # a counter: the first one's
     soup.clear()
     assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match=r"start\.pth is gone"):  # not: begun from wherever the last one ended
+        soup.begin(network, first=False)
 
 
-def test_the_better_of_the_average_and_the_best_epoch_goes_out(drawn, tmp_path):
+def test_a_soup_has_one_row_more_and_leaves_nothing_behind(drawn, tmp_path):
     trainer = train(drawn, tmp_path / "m", soup=2)
     phases = [row["phase"] for row in trainer.history]
     assert phases == ["head", "all 1", "all 1", "all 2", "all 2", "soup"]
     assert trainer.history[1]["train_loss"] != trainer.history[3]["train_loss"]  # other draws
+    assert not (trainer.checkpoints / "soup").exists()
+
+
+@pytest.mark.parametrize("spoilt", ["the average", "the epochs"])
+def test_the_better_of_the_average_and_the_best_epoch_goes_out(drawn, tmp_path, monkeypatch, spoilt):
+    said, pour, measured = [], Soup.pour, checkpoint.Checkpoint._add
+
+    def pour_badly(soup, network, numbers):
+        pour(soup, network, numbers)
+        with torch.no_grad():
+            head(network).weight.neg_()
+
+    def no_epoch_is_good(self, row):
+        return measured(self, row if row["phase"] == "soup" else row | {"mAP": 0.0})
+
+    if spoilt == "the average":
+        monkeypatch.setattr(Soup, "pour", pour_badly)
+    else:
+        monkeypatch.setattr(checkpoint.Checkpoint, "_add", no_epoch_is_good)
+    trainer = train(drawn, tmp_path / "m", soup=2, say=said.append)
     truth = torch.tensor(trainer.data.truth[trainer.data.frame["is_valid"].to_numpy()]).float()
     reached = mean_average_precision(torch.tensor(trainer.validation_logits()), truth)
     assert reached == pytest.approx(max(row["mAP"] for row in trainer.history), abs=0.005)
-    assert not (trainer.checkpoints / "soup").exists()
+    words = (
+        "the average of the weights is no better" if spoilt == "the average" else "best: the average of the weights."
+    )
+    assert words in said[-1]
 
 
 def test_cached_leaves_the_lower_half_as_it_was_and_ends_as_one_network(drawn, tmp_path):
@@ -264,7 +291,7 @@ def test_cached_leaves_the_lower_half_as_it_was_and_ends_as_one_network(drawn, t
     logits = trainer.validation_logits()
     truth = trainer.data.truth[trainer.data.frame["is_valid"].to_numpy()]
     assert mean_average_precision(torch.tensor(logits), torch.tensor(truth).float()) == pytest.approx(
-        trainer.history[-1]["mAP"], abs=0.005
+        max(row["mAP"] for row in trainer.history), abs=0.005
     )
     checkpoints = trainer.checkpoints
     assert not list(checkpoints.glob("halfway*"))
@@ -297,8 +324,9 @@ def test_bf16_on_a_cpu_leaves_strided_depthwise_layers_in_fp32():
     assert not any("forward" in vars(layer) for layer in layers)  # an export of it would name our code
 
 
-def test_stopped_in_a_notebook_the_model_is_in_its_own_precision_again(drawn, tmp_path):
-    """fastai does not tell its callbacks of Ctrl-C; autocast left open would turn all that follows to bf16."""
+@pytest.mark.parametrize("error", [KeyboardInterrupt, InputError("diverged")])
+def test_stopped_in_a_notebook_the_model_is_in_its_own_precision_again(drawn, tmp_path, error):
+    """fastai does not tell its callbacks of errors; autocast left open would turn all that follows to bf16."""
     trainer = MovieGenreTrainer(csv=drawn / "MovieGenre.csv", images=drawn / "images", out=tmp_path / "m",
                                 say=lambda t: None, **{**TINY, "precision": "bf16", "device": "cpu"})  # fmt: skip
     trainer.load()
@@ -306,10 +334,10 @@ def test_stopped_in_a_notebook_the_model_is_in_its_own_precision_again(drawn, tm
     trainer.split()
 
     def stop(module, given):
-        raise KeyboardInterrupt
+        raise error
 
     hook = trainer.network.get_submodule("layer4").register_forward_pre_hook(stop)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises((KeyboardInterrupt, InputError)):
         trainer.fit()
     hook.remove()
     assert not torch.is_autocast_enabled("cpu")

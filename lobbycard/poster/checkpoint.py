@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelFitException
+from fastai.learner import Learner
 from fastprogress.fastprogress import format_time
 
 from lobbycard.errors import InputError
 from lobbycard.files import atomic_path
 
+TRACKERS = ("fastai.callback.tensorboard", "fastai.callback.wandb")
 STATE, BEST, HISTORY = "state.pth", "best_model.pth", "history.csv"
 
 
@@ -118,7 +120,9 @@ class Checkpoint(Callback):
     def judge(self, phase: str) -> None:
         """Measure the network as it is, which no epoch has brought about, as one row more of the history."""
         began = time.monotonic()
-        values = [float(v) for v in self.learn.validate()]
+        # Trackers take what is logged for an epoch's columns, and need an optimiser.
+        with self.learn.removed_cbs(trackers(self.learn)):
+            values = [float(v) for v in self.learn.validate()]
         row = {"phase": phase, "epoch": len(self.state.history), "train_loss": None}
         row |= dict(zip(self.learn.recorder.metric_names[2:-1], values, strict=True))
         row["time"] = format_time(time.monotonic() - began)
@@ -152,6 +156,11 @@ class Checkpoint(Callback):
             torch.save(tensors, part)
 
 
+def trackers(learn: Learner) -> list[Callback]:
+    """The callbacks that log to somewhere else, which `--tracker` has added."""
+    return [callback for callback in learn.cbs if type(callback).__module__ in TRACKERS]
+
+
 def load_state(folder: Path) -> dict[str, Any]:
     """The tensors and JSON of a saved run; nothing in the file is executed.
 
@@ -175,7 +184,7 @@ def read_weights(file: Path) -> dict[str, Any]:
         return torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError) as error:
         why = "is gone" if isinstance(error, FileNotFoundError) else "cannot be read"
-        raise InputError(f"--resume: {file} {why}; leave --resume out to begin anew") from error
+        raise InputError(f"{file} {why}, and training cannot go on without it; begin anew, without --resume") from error
 
 
 def save_weights(network: torch.nn.Module, path: Path) -> None:

@@ -13,7 +13,11 @@ import tyro
 from lobbycard.errors import InputError
 
 POSTER_SIZE = (288, 192)  # height, width: a poster is 2:3, and this has about as many pixels as 224 x 224
-EPOCHS, CACHED_EPOCHS, CACHED_SOUP = 10, 6, 4  # fewer and more of the latter two are in docs/log.md
+EPOCHS, CACHED_EPOCHS, CACHED_SOUP = (
+    10,
+    6,
+    4,
+)  # 12 epochs overfit; soups of 3 to 6 trainings differ by chance (docs/log.md)
 PROGRESSIVE_SIZES = ((224, 224), (448, 448))
 
 
@@ -36,7 +40,7 @@ class Config:
     min_count: int = 50
     """drop genres with fewer movies than this"""
     per_genre: int = 0
-    """balance to about this many movies a genre, rarest first; 0 keeps all, which makes the better model (docs/log.md)"""
+    """balance to about this many movies a genre, rarest first; 0 keeps all, which made the better model (docs/log.md)"""
     limit: int = 0
     """use at most this many of the table's movies, drawn at random before anything else; 0 uses all"""
     valid: float = 0.2
@@ -80,7 +84,7 @@ class Config:
     batch_size: int = 64
     """posters a step"""
     patience: int = 0
-    """stop when validation mAP has not risen for this many epochs; 0 never stops early"""
+    """end a phase, or a training of a soup, when validation mAP has not risen in it for this many epochs; 0 never does"""
     learning_curve: bool = False
     """also train on an eighth, a quarter and a half of the movies, to see how much more data would help;
     about doubles the time"""

@@ -58,7 +58,7 @@ class Dataset:
 
 
 def choose_movies(config: Config, say: Callable[[str], None] = print) -> Dataset:
-    """Read the table, keep the genres with enough movies, balance them. Raises InputError."""
+    """Read the table, keep the genres with enough movies, balance them if wanted. Raises InputError."""
     if config.csv is None:
         raise InputError("--csv: expected a movie table such as Kaggle's MovieGenre.csv; none was given")
     table: MovieTable = read_table(config.csv, need_url=config.download)

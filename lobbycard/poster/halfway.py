@@ -43,17 +43,22 @@ class HalfwayFile:
         Raises:
             InputError: no room on the disk.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if (free := shutil.disk_usage(self.path.parent).free) < self.size:
-            raise InputError(
-                f"--strategy cached: keeps {self.size / 1e9:.1f} GB for {self.n:,} posters beside {self.path}, where "
-                f"{free / 1e9:.1f} GB are free; make room, or take a smaller --size, or --strategy standard"
-            )
+        self.check_room()
         largest = np.finfo(NUMBER).max
         with atomic_path(self.path) as part, part.open("wb") as file:
             for batch in answers:
                 rows = np.moveaxis(batch, 2, -1) if len(self.shape) == 3 else batch
                 file.write(np.ascontiguousarray(np.clip(rows, -largest, largest), NUMBER).data)
+
+    def check_room(self) -> None:
+        """Raises InputError if there is no room on the disk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(self.path.parent).free) < self.size:
+            raise InputError(
+                f"--strategy cached: keeps {self.size / 1e9:.1f} GB for {self.n:,} posters at {self.path}, where "
+                f"{free / 1e9:.1f} GB are free; make room, take fewer movies (--per-genre, --limit), a smaller --size, or "
+                "--strategy probe"
+            )
 
     def open(self) -> np.ndarray:
         """The rows, memory-mapped: what the machine has memory for stays there, the rest comes from the disk."""

@@ -162,11 +162,6 @@ def fitting(learn: Learner, config: Config) -> Iterator[None]:
         with exact, learn.no_bar(), learn.no_logging(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*(ill-defined|no positive|lr_scheduler.step).*")
             yield
-    except KeyboardInterrupt:
-        # fastai leaves its callbacks as they are; a notebook's user goes on with the model.
-        for callback in learn.cbs.filter(lambda cb: isinstance(cb, AutocastBF16)):
-            callback.undo()
-        raise
     except InputError as error:
         # fastai puts the name of the callback before the words.
         raise InputError(str(error).splitlines()[-1].strip()) from error
@@ -177,6 +172,10 @@ def fitting(learn: Learner, config: Config) -> Iterator[None]:
                 f"{' x '.join(map(str, config.sizes()[-1]))} pixels; try --batch-size {max(1, config.batch_size // 2)}"
             ) from error
         raise
+    finally:
+        # fastai calls no `after_fit` when a fit fails or is stopped; a notebook's user goes on with the model.
+        for callback in learn.cbs.filter(lambda cb: isinstance(cb, AutocastBF16)):
+            callback.undo()
 
 
 def suggest_lr(learn: Learner, config: Config, plot: Path) -> float:

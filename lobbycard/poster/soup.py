@@ -13,22 +13,26 @@ from torch import nn
 
 from lobbycard.poster.checkpoint import read_weights, save_weights
 
-NAME = "soup"  # of the folder in checkpoints/, and of its row in the history
+SOUP = "soup"  # of the folder in checkpoints/, and of its row in the history
 
 
 class Soup:
     """The start and the ends of the trainings, each a file, so that a run that is killed finds them again."""
 
     def __init__(self, checkpoints: Path):
-        self.folder = checkpoints / NAME
+        self.folder = checkpoints / SOUP
 
-    def begin(self, network: nn.Module) -> None:
-        """Put `network` at the common start, which is where it stands when this is first called."""
+    def begin(self, network: nn.Module, first: bool) -> None:
+        """Put `network` at the common start, which is where it stands before the `first` training.
+
+        Raises:
+            InputError: a later training's start is gone or damaged.
+        """
         start = self.folder / "start.pth"
-        if start.is_file():
-            network.load_state_dict(read_weights(start))
-        else:
+        if first:
             save_weights(network, start)
+        else:
+            network.load_state_dict(read_weights(start))
 
     def end(self, number: int) -> Path:
         """Where the last weights of the training of that number are kept."""

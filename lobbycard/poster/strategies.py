@@ -89,8 +89,8 @@ PHASED: dict[str, Callable[[Config], list[Phase]]] = {
 def choose_strategy(config: Config, device: torch.device, network: nn.Module) -> str:
     """The strategy for `auto`, or the one that was asked for, once it is known that `network` allows it.
 
-    On a CPU an epoch of all layers takes about as long as all epochs of `cached` (docs/log.md), which needs a network that was
-    pretrained. Raises InputError where `cached` was asked for and the network cannot be cut.
+    On a CPU an epoch of all layers takes about as long as one of the trainings of `cached` (docs/log.md), which needs a network
+    that was pretrained. Raises InputError where `cached` was asked for and the network cannot be cut.
     """
     asked = config.strategy
     if asked == "auto" and (device.type != "cpu" or not config.pretrained or config.epochs == 0 or config.find_lr):
@@ -130,7 +130,7 @@ def run_phases(
         set_size(phase.size)
         checkpoint.end_in = soup.end(number) if phase.anew else None
         if phase.anew and checkpoint.state.epoch == 0:
-            soup.begin(learn.model)
+            soup.begin(learn.model, first=number == 0 or not phases[number - 1].anew)
         learn.freeze() if phase.frozen else learn.unfreeze()
         learn.model.zero_grad(set_to_none=True)  # fastai steps whatever has a gradient, frozen or not
         checkpoint.phase_name = phase.name

@@ -31,6 +31,7 @@ from lobbycard.poster.dataset import (
     resume_split,
     split_posters,
 )
+from lobbycard.poster.halves import cut
 from lobbycard.poster.inference import frozen_forward, network_outputs
 from lobbycard.poster.learning import poster_learner, set_prior, suggest_lr
 from lobbycard.poster.levels import find_levels, with_levels
@@ -38,7 +39,7 @@ from lobbycard.poster.measure import Measured, measure
 from lobbycard.poster.precision import choose_device, choose_precision
 from lobbycard.poster.release import add_curve, release
 from lobbycard.poster.strategies import choose_strategy
-from lobbycard.poster.training import train
+from lobbycard.poster.training import halfway_file, train
 from lobbycard.progress import progress
 from lobbycard.report.growth import in_brief
 from lobbycard.report.words import metrics_table
@@ -65,7 +66,7 @@ class MovieGenreTrainer:
     """The pipeline, one method a stage, to be called in this order:
 
         trainer = MovieGenreTrainer(csv="MovieGenre.csv", arch="resnet50")
-        trainer.load()        # the table: read, balanced
+        trainer.load()        # the table: read, rare genres dropped
         trainer.download()    # the posters, resumable
         trainer.split()       # stratified, grouped, leak-checked
         trainer.fit()         # by --strategy; `trainer.learn` is a plain fastai Learner
@@ -99,13 +100,15 @@ class MovieGenreTrainer:
     # -- the stages ------------------------------------------------------------------------------------------------
 
     def load(self) -> Dataset:
-        """Read the table, keep the genres with enough movies, balance them. Raises InputError."""
+        """Read the table, keep the genres with enough movies, balance them if wanted. Raises InputError."""
         if self.config.resume:
             load_state(self.checkpoints)
         with self._stage("reading the table"):
             self.data = choose_movies(self.config, self.say)
         # Wrong networks, weights and sizes must not be found out after the download.
         self.config = self.config.settled(choose_strategy(self.config, self.device, self._body))
+        if self.config.strategy == "cached" and not self.config.resume:
+            halfway_file(self, cut(self._body, self.size)).check_room()
         return self.data
 
     def download(self) -> Dataset:

@@ -8,15 +8,14 @@ from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from torch import nn
 
-from lobbycard.poster.checkpoint import BEST, HISTORY, STATE, Checkpoint, RunState, read_weights, save_weights
+from lobbycard.poster.checkpoint import BEST, HISTORY, Checkpoint, RunState, read_weights, save_weights
 from lobbycard.poster.halfway import HalfwayFile, half_answers, halfway_dataloaders
 from lobbycard.poster.halves import Halves, cut
 from lobbycard.poster.inference import frozen_forward, network_outputs, pixel_batches, without_head
 from lobbycard.poster.learning import fitting, poster_learner
 from lobbycard.poster.network import head_name
 from lobbycard.poster.probe import fit_head, set_head
-from lobbycard.poster.soup import NAME as SOUP
-from lobbycard.poster.soup import Soup
+from lobbycard.poster.soup import SOUP, Soup
 from lobbycard.poster.strategies import PHASED, repeated, run_phases
 from lobbycard.progress import progress
 
@@ -30,11 +29,11 @@ def train(trainer: "MovieGenreTrainer") -> None:
     """Train `trainer.network` by `config.strategy`, and keep its weights in checkpoints/. Raises InputError."""
     for left in trainer.checkpoints.glob(".*.part*"):  # of a run killed while it saved
         left.unlink()
-    if not trainer.config.resume:
+    if trainer.config.resume:
+        _checkpoint(trainer).load()  # refuses other settings before anything is put in the place of what is there
+    else:
         (trainer.checkpoints / HALFWAY).unlink(missing_ok=True)  # of an earlier run that was stopped
         Soup(trainer.checkpoints).clear()
-    else:  # before anything is computed or put in the place of what is there
-        _checkpoint(trainer).load()
     {"probe": _probe, "cached": _upper_half}.get(trainer.config.strategy, _whole)(trainer)
 
 
@@ -47,7 +46,7 @@ def _upper_half(trainer: "MovieGenreTrainer") -> None:
     config, data = trainer.config, trainer.data
     is_valid = data.frame["is_valid"].to_numpy()
     halves = cut(trainer.network, trainer.size)
-    file = HalfwayFile(trainer.checkpoints / HALFWAY, len(data.frame), halves.shape)
+    file = halfway_file(trainer, halves)
     if not (config.resume and file.whole):
         trainer.say(
             f"  the lower {halves.share:.0%} of the network stays as it is: its answers take {file.size / 1e9:.1f} GB"
@@ -70,8 +69,7 @@ def _upper_half(trainer: "MovieGenreTrainer") -> None:
 def _probe(trainer: "MovieGenreTrainer") -> None:
     _fit_head(trainer, _features(trainer))
     _keep_weights(trainer)
-    for left in (STATE, HISTORY):  # of an earlier run that could be resumed: no longer
-        (trainer.checkpoints / left).unlink(missing_ok=True)
+    (trainer.checkpoints / HISTORY).unlink(missing_ok=True)  # of an earlier run
 
 
 def _run(trainer: "MovieGenreTrainer", make_learner: Callable[[], Learner], network: nn.Module) -> None:
@@ -81,7 +79,7 @@ def _run(trainer: "MovieGenreTrainer", make_learner: Callable[[], Learner], netw
     state = checkpoint.state
     if config.resume:
         checkpoint.load()
-        done = len(checkpoint.state.history)
+        done = sum(row["train_loss"] is not None for row in checkpoint.state.history)
         trainer.say(f"  resuming after {done} finished epoch{'s' if done != 1 else ''}")
     checkpoint.load_weights(network)
     learn, phases, soup = make_learner(), repeated(PHASED[config.strategy](config), config.soup), Soup(folder)
@@ -118,6 +116,11 @@ def _features(trainer: "MovieGenreTrainer") -> np.ndarray:
     with progress(len(paths), "features") as bar, without_head(trainer.network) as body:
         forward = frozen_forward(body, (3, *trainer.size), trainer.device, trainer.precision)
         return network_outputs(forward, paths, trainer.size, trainer.mean, trainer.std, bar=bar, mirrored=True)
+
+
+def halfway_file(trainer: "MovieGenreTrainer", halves: Halves) -> HalfwayFile:
+    """The file of what the lower half answers, for as many movies as the trainer has by now."""
+    return HalfwayFile(trainer.checkpoints / HALFWAY, len(trainer.data.frame), halves.shape)
 
 
 def _answer_halfway(trainer: "MovieGenreTrainer", halves: Halves, file: HalfwayFile) -> np.ndarray:

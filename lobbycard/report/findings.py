@@ -44,11 +44,11 @@ class Findings:
         reliability_before, reliability_after: `confidence`, `frequency`, `count`, one value a bin.
         misses: (L, L) counts of items; row: a true label that was missed, column: one wrongly given.
         thumbnails: item index -> picture or None, as a function or a list; the report makes them small.
-        history: a row an epoch: `phase`, `epoch`, `train_loss`, `valid_loss`, `mAP`, `f1_score`,
-            `precision_score`, `recall_score`, `time`. Empty where nothing was trained by epochs.
+        history: a row an epoch, and one without `train_loss` for averaged weights: `phase`, `epoch`, `train_loss`,
+            `valid_loss`, `mAP`, `f1_score`, `precision_score`, `recall_score`, `time`. Empty where nothing was trained by epochs.
         augmentation_sheet: one picture, or None.
         data: any of `source` (text), `rows_read`, `dropped` (reason -> count), `kept`, `labels_before` and
-            `labels_after` (label -> count, around balancing), `downloads` (status -> count), `coverage`
+            `labels_after` (label -> count, in the table and of what was taken), `downloads` (status -> count), `coverage`
             (rows with the same columns), `n_train`, `n_valid`, `n_groups`, `leak_check` (sentences).
         input_size: height and width in pixels, or () where the input is no picture.
         versions: package -> version; `seconds`: stage -> seconds.

@@ -177,7 +177,7 @@ def grown(findings: Findings) -> dict[str, Any]:
 
 
 def label_counts(findings: Findings) -> list[tuple[str, int | None, int | None]]:
-    """(label, items before, items after balancing), most frequent first, dropped labels included."""
+    """(label, items in the table, items taken), most frequent first, dropped labels included."""
     before: Mapping = findings.data.get("labels_before") or {}
     after: Mapping = findings.data.get("labels_after") or {}
     names = sorted({*before, *after}, key=lambda label: (-(before.get(label) or after.get(label) or 0), label))
