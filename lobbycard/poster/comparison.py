@@ -64,7 +64,7 @@ def compare_models(
         InputError: no genre in common, a table that cannot be read, or no movie in it that no model was trained on.
     """
     labels = _common_labels(predictors)
-    splits = {name: sides(predictor) for name, predictor in predictors.items()}
+    splits = {name: sides(predictor.folder) for name, predictor in predictors.items()}
     trained_on = set().union(*(split["train"] for split in splits.values() if split))
     asked = ask(list(predictors.values()), csv, images, labels, trained_on, tta, say)
     models, scored = {}, {}

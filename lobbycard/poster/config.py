@@ -13,11 +13,9 @@ import tyro
 from lobbycard.errors import InputError
 
 POSTER_SIZE = (288, 192)  # height, width: a poster is 2:3, and this has about as many pixels as 224 x 224
-EPOCHS, CACHED_EPOCHS, CACHED_SOUP = (
-    10,
-    6,
-    4,
-)  # 12 epochs overfit; soups of 3 to 6 trainings differ by chance (docs/log.md)
+EPOCHS = 10
+CACHED_EPOCHS = 6
+CACHED_SOUP = 4  # trainings; of 3, 4 and 6 the averages differed by no more than chance (docs/log.md)
 PROGRESSIVE_SIZES = ((224, 224), (448, 448))
 
 

@@ -18,7 +18,6 @@ from lobbycard.catalog.image import ImageError, load_poster
 from lobbycard.catalog.table import MovieTable, read_table
 from lobbycard.errors import InputError
 from lobbycard.files import sha256
-from lobbycard.poster.artifact import ModelFolder
 from lobbycard.poster.config import Config
 from lobbycard.progress import progress
 
@@ -227,16 +226,12 @@ def given_split(data: Dataset, config: Config, say: Callable[[str], None] = prin
     return _with_split(Dataset(frame, labels, data.about), report.sentence(), config, say)
 
 
-def count_seen(data: Dataset, start: ModelFolder, say: Callable[[str], None] = print) -> Dataset:
+def count_seen(data: Dataset, trained_on: set[str] | None, say: Callable[[str], None] = print) -> Dataset:
     """With `seen_by_start` in `about`: how many of the movies to measure on the model of --start-from was trained on.
 
-    None if that cannot be known. Raises InputError where its split.csv is damaged.
+    `trained_on` are the ids of those that it was trained on, None if that cannot be known; then the count is None, too.
     """
-    seen = None
-    if "split.csv" in start.about.get("files", {}):
-        theirs = split.read_split(start.file("split.csv"))
-        trained_on = set(theirs.loc[~theirs["is_valid"], "item_id"])
-        seen = int(data.side(True)["item_id"].isin(trained_on).sum())
+    seen = None if trained_on is None else int(data.side(True)["item_id"].isin(trained_on).sum())
     if seen:
         say(
             f"  --start-from: {seen:,} of the {len(data.side(True)):,} movies to measure on were trained on by that model, so "

@@ -12,6 +12,7 @@ import numpy as np
 from lobbycard.errors import InputError
 from lobbycard.files import write_text
 from lobbycard.poster.answers import Choice
+from lobbycard.poster.artifact import ModelFolder
 from lobbycard.poster.predictor import PosterPredictor
 from lobbycard.progress import tracked
 
@@ -45,7 +46,7 @@ def evaluate_model(
     asked = ask([predictor], csv, images, labels, tta=tta, say=say)
     truth, (probabilities,) = asked.truth, asked.probabilities
     decisions = choice(probabilities, predictor.thresholds)
-    split = sides(predictor)
+    split = sides(predictor.folder)
     trained_on = len(split["train"].intersection(asked.item_ids)) if split else 0
     if trained_on:
         say(
@@ -146,17 +147,17 @@ def ask(
     )
 
 
-def sides(predictor: PosterPredictor) -> dict[str, set[str]] | None:
-    """Ids of the movies that the model learnt from (`train`) and was tuned on (`valid`), or None if it has no split.csv.
+def sides(folder: ModelFolder) -> dict[str, set[str]] | None:
+    """Ids of the movies that a model learnt from (`train`) and was tuned on (`valid`), or None if it has no split.csv.
 
     Raises:
         InputError: its split.csv is gone, changed, or no split.
     """
     from lobbycard.catalog.split import read_split
 
-    if "split.csv" not in predictor.folder.about.get("files", {}):
+    if "split.csv" not in folder.about.get("files", {}):
         return None
-    split = read_split(predictor.folder.file("split.csv"))
+    split = read_split(folder.file("split.csv"))
     return {side: set(split.loc[split["is_valid"] == valid, "item_id"]) for side, valid in SIDES.items()}
 
 

@@ -31,6 +31,7 @@ from lobbycard.poster.dataset import (
     resume_split,
     split_posters,
 )
+from lobbycard.poster.evaluation import sides
 from lobbycard.poster.halves import cut
 from lobbycard.poster.inference import frozen_forward, network_outputs
 from lobbycard.poster.learning import poster_learner, set_prior, suggest_lr
@@ -127,7 +128,8 @@ class MovieGenreTrainer:
             else:
                 self.data = split_posters(self._need("data", "load"), self.config, self.say)
             if self.config.start_from is not None:
-                self.data = count_seen(self.data, self._earlier, self.say)
+                earlier = sides(self._earlier)
+                self.data = count_seen(self.data, earlier and earlier["train"], self.say)
         return self.data
 
     @cached_property

@@ -29,19 +29,22 @@ def train(trainer: "MovieGenreTrainer") -> None:
     """Train `trainer.network` by `config.strategy`, and keep its weights in checkpoints/. Raises InputError."""
     for left in trainer.checkpoints.glob(".*.part*"):  # of a run killed while it saved
         left.unlink()
-    if trainer.config.resume:
-        _checkpoint(trainer).load()  # refuses other settings before anything is put in the place of what is there
+    config = trainer.config
+    checkpoint = Checkpoint(trainer.checkpoints, RunState(trainer.settings), config.seed, config.patience, trainer.say)
+    if config.resume:
+        checkpoint.load()  # refuses other settings before anything is put in the place of what is there
     else:
         (trainer.checkpoints / HALFWAY).unlink(missing_ok=True)  # of an earlier run that was stopped
         Soup(trainer.checkpoints).clear()
-    {"probe": _probe, "cached": _upper_half}.get(trainer.config.strategy, _whole)(trainer)
+    if config.strategy == "probe":
+        _probe(trainer)
+    elif config.strategy == "cached":
+        _upper_half(trainer, checkpoint)
+    else:
+        _run(trainer, checkpoint, lambda: trainer.learn, trainer.network)
 
 
-def _whole(trainer: "MovieGenreTrainer") -> None:
-    _run(trainer, lambda: trainer.learn, trainer.network)
-
-
-def _upper_half(trainer: "MovieGenreTrainer") -> None:
+def _upper_half(trainer: "MovieGenreTrainer", checkpoint: Checkpoint) -> None:
     """Train the upper half on what the frozen lower half answers, from a head that is fitted on the whole's features."""
     config, data = trainer.config, trainer.data
     is_valid = data.frame["is_valid"].to_numpy()
@@ -61,7 +64,7 @@ def _upper_half(trainer: "MovieGenreTrainer") -> None:
         one_group = lambda upper: [list(upper.parameters())]  # noqa: E731
         return poster_learner(dls, halves.upper, config, trainer.device, trainer.precision, config.out, one_group)
 
-    _run(trainer, learner, halves.upper)
+    _run(trainer, checkpoint, learner, halves.upper)
     _keep_weights(trainer)  # of the whole network, not of its upper half
     file.path.unlink()
 
@@ -72,14 +75,14 @@ def _probe(trainer: "MovieGenreTrainer") -> None:
     (trainer.checkpoints / HISTORY).unlink(missing_ok=True)  # of an earlier run
 
 
-def _run(trainer: "MovieGenreTrainer", make_learner: Callable[[], Learner], network: nn.Module) -> None:
+def _run(
+    trainer: "MovieGenreTrainer", checkpoint: Checkpoint, make_learner: Callable[[], Learner], network: nn.Module
+) -> None:
     """Train `network`, which is the trainer's or a part of it, by the strategy's phases; it ends as its best row of history."""
     config, folder = trainer.config, trainer.checkpoints
-    checkpoint = _checkpoint(trainer)
     state = checkpoint.state
     if config.resume:
-        checkpoint.load()
-        done = sum(row["train_loss"] is not None for row in checkpoint.state.history)
+        done = sum(row["train_loss"] is not None for row in state.history)
         trainer.say(f"  resuming after {done} finished epoch{'s' if done != 1 else ''}")
     checkpoint.load_weights(network)
     learn, phases, soup = make_learner(), repeated(PHASED[config.strategy](config), config.soup), Soup(folder)
@@ -103,11 +106,6 @@ def _run(trainer: "MovieGenreTrainer", make_learner: Callable[[], Learner], netw
         averaged = state.history[state.best_epoch]["phase"] == SOUP
         chosen = "the average of the weights" if averaged else f"{chosen}; the average of the weights is no better"
     trainer.say(f"  best: {chosen}. Validation mAP {state.best:.4f}")
-
-
-def _checkpoint(trainer: "MovieGenreTrainer") -> Checkpoint:
-    config = trainer.config
-    return Checkpoint(trainer.checkpoints, RunState(trainer.settings), config.seed, config.patience, trainer.say)
 
 
 def _features(trainer: "MovieGenreTrainer") -> np.ndarray:
