@@ -52,6 +52,8 @@ def test_without_a_table_the_sample_preset_stands_behind_the_flags():
         ({"size": "16"}, "32 to 1024 pixels"),
         ({"epochs": 0, "freeze_epochs": 0}, "nothing would be trained"),
         ({"lr": 0.0}, "--lr and --timeout must be above 0"),
+        ({"weight_decay": -0.1}, "--weight-decay: expected 0 or above, got -0.1"),
+        ({"mixup": 1e-300}, "--mixup: expected 0, or a parameter from 0.01 to 100, got 1e-300"),
     ],
 )
 def test_impossible_settings_say_what_was_expected(settings, words):

@@ -296,6 +296,8 @@ def test_ids_unknown_to_the_split_or_to_the_table_are_named(tmp_path):
         ("", "not a split"),
         ("item_id,side,group,hash\na,test,0,0000000000000000\n", "line 2: .* found 'a,test,0,0000000000000000'"),
         ("item_id,side,group,hash\na,train,0,1.2E+15\n", "line 2: .* hash of 16 hexadecimal digits"),
+        ("item_id,side,group,hash\na,train,0,-000000000000001\n", "line 2: .* hash of 16 hexadecimal digits"),
+        ("item_id,side,group,hash\na,train,99999999999999999999,0000000000000000\n", "line 2: .* a group number"),
         ("item_id,side,group,hash\na,train,0\n", "line 2"),
         ("item_id,side,group,hash\n" + "a,train,0,0000000000000000\n" * 2, "a more than once"),
     ],

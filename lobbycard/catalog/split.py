@@ -1,6 +1,7 @@
 """Grouped, stratified multi-label split: near-identical pictures stay on one side, and a check that they did."""
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ DRAWS = 16  # stratified draws, of which the best is kept
 _ENOUGH = 5  # items; a label with as many stands on both sides
 _BLOCK = 512  # rows compared at a time, so that memory grows with N and not with N x N
 _HEADER = ["item_id", "side", "group", "hash"]
+_GROUP, _HASH = re.compile("[0-9]{1,18}"), re.compile("[0-9a-fA-F]{16}")  # what int64 and uint64 can hold
 
 
 def split_items(
@@ -197,8 +199,8 @@ def read_split(path: Path, item_ids: Sequence[str] | None = None) -> pd.DataFram
         for row in reader:
             try:
                 item_id, side, group, digits = row
-                if len(digits) != 16:
-                    raise ValueError("a hash has 16 digits")
+                if not (_GROUP.fullmatch(group) and _HASH.fullmatch(digits)):
+                    raise ValueError("no group number, or a hash that is none")
                 rows.append((item_id, {"train": False, "valid": True}[side], int(group), int(digits, 16)))
             except (ValueError, KeyError) as error:
                 raise InputError(

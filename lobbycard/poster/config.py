@@ -119,8 +119,10 @@ class Config:
             raise InputError(f"--valid: expected a share between 0 and 1, such as 0.2, got {self.valid}")
         if not (0 < self.lr < math.inf and 0 < self.timeout < math.inf):
             raise InputError("--lr and --timeout must be above 0")
-        if not (0 <= self.weight_decay < math.inf and 0 <= self.mixup < math.inf):
-            raise InputError("--weight-decay and --mixup must be 0 or above")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"--weight-decay: expected 0 or above, got {self.weight_decay}")
+        if self.mixup != 0 and not 0.01 <= self.mixup <= 100:  # beyond, the distribution is one point or two
+            raise InputError(f"--mixup: expected 0, or a parameter from 0.01 to 100, got {self.mixup}")
         if self.strategy != "probe" and self.epochs == self.freeze_epochs == 0:
             raise InputError("--epochs and --freeze-epochs are both 0: nothing would be trained; give one of them")
         if self.strategy == "cached" and self.epochs == 0:
