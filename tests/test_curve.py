@@ -82,7 +82,7 @@ def curved(trained, tmp_path_factory):
 @pytest.fixture(scope="module")
 def interrupted(drawn, tmp_path_factory):
     """The same run, from the table on, stopped after the first epoch of the half of the movies."""
-    out, told = tmp_path_factory.mktemp("killed") / "tiny", Told(stop_at="    epoch  0", times=3)
+    out, told = tmp_path_factory.mktemp("killed") / "tiny", Told(stop_at="    epoch  1", times=3)
     trainer, told.out = trainer_of(drawn, out, told), out
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
@@ -203,7 +203,7 @@ def test_stopped_in_the_curve_the_model_is_whole_and_says_how_to_go_on(interrupt
         f"stopped. The model in {trainer.config.out} is whole, only its learning curve is missing: "
         "run the same command again with --resume to go on with that"
     )
-    assert told.count("mAP 0.") and told[-1].strip().startswith("epoch  0")
+    assert told.count("mAP 0.") and told[-1].strip().startswith("epoch  1")
 
 
 def test_resumed_it_goes_on_with_what_is_missing_and_ends_where_the_unbroken_curve_does(interrupted, curved, drawn):
@@ -212,7 +212,7 @@ def test_resumed_it_goes_on_with_what_is_missing_and_ends_where_the_unbroken_cur
     trainer = trainer_of(drawn, out, told, resume=True)
     folder = trainer.run()
     assert told.count("trained before") == 2
-    assert [text.split()[1] for text in told if text.strip().startswith("epoch")] == ["1", "2"]  # the half's last two
+    assert [text.split()[1] for text in told if text.strip().startswith("epoch")] == ["2", "3"]  # the half's last two
     about = json.loads((out / "model.json").read_text(encoding="utf-8"))
     assert about["learning_curve"] == folder.about["learning_curve"] == json.loads(json.dumps(curved[1]))
     assert (out / "model.safetensors").read_bytes() == weights

@@ -361,12 +361,14 @@ def test_a_dollar_sign_in_a_phase_is_no_formula():
     assert "$a_b$ $" in html
 
 
-def test_a_row_without_a_training_loss_is_told_as_the_average_of_weights_and_counts_as_no_epoch():
-    epochs = [history_row("upper 1", 0, 0.5, 0.4, 0.3, "00:11"), history_row("upper 2", 1, 0.5, 0.4, 0.3, "00:11")]
-    averaged = page.report(findings(history=[*epochs, history_row("soup", 2, None, 0.3, 0.4, "00:01")]))
-    assert "2 epochs in figures" in averaged and "The last point, soup, is no epoch" in averaged
+def test_rows_without_a_training_loss_are_told_and_count_as_no_epoch():
+    epochs = [history_row("upper 1", 1, 0.5, 0.4, 0.3, "00:11"), history_row("upper 2", 2, 0.5, 0.4, 0.3, "00:11")]
+    fitted, soup = history_row("fitted", 0, None, 0.4, 0.2, "00:01"), history_row("soup", 2, None, 0.3, 0.4, "00:01")
+    averaged = page.report(findings(history=[fitted, *epochs, soup], weights_of="the average"))
+    assert "2 epochs in figures" in averaged and "A point without a training loss is no epoch" in averaged
+    assert "The weights that went out, chosen by their mAP: the average." in averaged
     trained = page.report(findings(history=epochs))
-    assert "2 epochs in figures" in trained and "is no epoch" not in trained
+    assert "2 epochs in figures" in trained and "is no epoch" not in trained and "weights that went out" not in trained
 
 
 def test_without_history_the_report_says_that_nothing_was_trained_by_epochs():

@@ -70,7 +70,7 @@ def test_learn_is_a_plain_fastai_learner_with_fastais_metrics(trained):
 def test_history_has_a_row_an_epoch_and_map_equals_scikit_learn(trained, drawn):
     with (trained.config.out / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["phase"] for row in rows] == ["head", "all", "all"]
+    assert [(row["phase"], row["epoch"]) for row in rows] == [("head", "1"), ("all", "2"), ("all", "3")]
     from sklearn.metrics import average_precision_score
 
     # The network holds the best epoch's weights, with the calibration folded in: the ranking is the same.
@@ -123,7 +123,7 @@ def test_killed_and_resumed_ends_where_the_unbroken_run_does(drawn, tmp_path, fl
     assert unbroken.returncode == 0
 
     killed = start(drawn, tmp_path / "killed", *flags.split())
-    read_until(killed, f"epoch  {finished - 1}")
+    read_until(killed, f"epoch  {finished}")
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not (tmp_path / "killed" / "model.json").exists()
@@ -141,7 +141,7 @@ def test_killed_and_resumed_ends_where_the_unbroken_run_does(drawn, tmp_path, fl
 
 def test_sigterm_stops_with_the_words_that_resume(drawn, tmp_path):
     process = start(drawn, tmp_path / "m", "--epochs", "50")
-    read_until(process, "epoch  0")
+    read_until(process, "epoch  1")
     process.send_signal(signal.SIGTERM)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 130
@@ -168,10 +168,13 @@ def test_early_stopping_ends_a_phase_and_keeps_the_best_epoch(drawn, tmp_path):
 
 @pytest.mark.parametrize("strategy", ["discriminative", "progressive", "cached", "probe"])
 def test_every_strategy_trains_and_its_network_answers(drawn, tmp_path, strategy):
-    trainer = train(drawn, tmp_path / "m", strategy=strategy, epochs=3)
+    said = []
+    trainer = train(drawn, tmp_path / "m", strategy=strategy, epochs=3, say=said.append)
     measured = trainer.evaluate()
     assert measured.metrics["mAP"]["value"] > measured.baselines["prior"]["mAP"]["value"]
     assert trainer.size == ((128, 96) if strategy == "progressive" else (64, 48))
+    warned = any("drawn at random" in words for words in said)
+    assert warned == (strategy in ("cached", "probe"))
 
 
 def killed_before_pouring(monkeypatch, drawn, out, **settings):
@@ -254,6 +257,31 @@ def test_a_soup_has_one_row_more_and_leaves_nothing_behind(drawn, tmp_path):
     assert not (trainer.checkpoints / "soup").exists()
 
 
+def test_the_fitted_head_goes_out_where_training_makes_nothing_better_of_it(drawn, tmp_path, monkeypatch):
+    measured, fitted = checkpoint.Checkpoint._add, []
+
+    def nothing_is_as_good(self, row):
+        if row["phase"] != "fitted":
+            return measured(self, row | {"mAP": 0.0})
+        fitted.append({name: value.clone() for name, value in self.learn.model.state_dict().items()})
+        return measured(self, row)
+
+    monkeypatch.setattr(checkpoint.Checkpoint, "_add", nothing_is_as_good)
+    trainer = train(drawn, tmp_path / "m", strategy="cached", soup=2, epochs=1)
+    assert [(row["phase"], row["epoch"]) for row in trainer.history] == [
+        ("fitted", 0),
+        ("upper 1", 1),
+        ("upper 2", 2),
+        ("soup", 2),
+    ]
+    assert trainer.chosen == "the fitted head, before any epoch"
+    state = trainer.network.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in fitted[0].items())
+    trainer.evaluate()
+    assert trainer.export().about["weights_of"] == trainer.chosen
+    assert trainer.chosen in (tmp_path / "m" / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("spoilt", ["the average", "the epochs"])
 def test_the_better_of_the_average_and_the_best_epoch_goes_out(drawn, tmp_path, monkeypatch, spoilt):
     said, pour, measured = [], Soup.pour, checkpoint.Checkpoint._add
@@ -275,7 +303,9 @@ def test_the_better_of_the_average_and_the_best_epoch_goes_out(drawn, tmp_path, 
     reached = mean_average_precision(torch.tensor(trainer.validation_logits()), truth)
     assert reached == pytest.approx(max(row["mAP"] for row in trainer.history), abs=0.005)
     words = (
-        "the average of the weights is no better" if spoilt == "the average" else "best: the average of the weights."
+        "the average of the weights is no better"
+        if spoilt == "the average"
+        else "best: the average of the weights that"
     )
     assert words in said[-1]
 

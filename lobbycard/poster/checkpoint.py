@@ -29,13 +29,18 @@ class RunState:
     settings: dict[str, Any]  # those that make two runs the same run
     phase: int = 0  # phases finished
     epoch: int = 0  # epochs finished within the current phase
-    best_epoch: int = -1  # index in `history`
+    best_row: int = -1  # index in `history`
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def best(self) -> float:
-        """The best validation mAP so far; minus infinity before the first epoch."""
-        return self.history[self.best_epoch]["mAP"] if self.best_epoch >= 0 else -np.inf
+        """The best validation mAP so far; minus infinity before anything was measured."""
+        return self.history[self.best_row]["mAP"] if self.best_row >= 0 else -np.inf
+
+    @property
+    def epochs(self) -> int:
+        """Epochs finished in all phases: rows of the history without a training loss are none."""
+        return sum(row["train_loss"] is not None for row in self.history)
 
 
 class Checkpoint(Callback):
@@ -99,7 +104,7 @@ class Checkpoint(Callback):
             return
         values = [float(v) for v in self.recorder.log[1 : len(self.recorder.metric_names) - 1]]
         row = dict(zip(self.recorder.metric_names[1:-1], values, strict=True))
-        row = {"phase": self.phase_name, "epoch": len(self.state.history), **row, "time": self.recorder.log[-1]}
+        row = {"phase": self.phase_name, "epoch": self.state.epochs + 1, **row, "time": self.recorder.log[-1]}
         self.state.epoch = self.epoch + 1
         improved = self._add(row)
         # Counted within the phase: a head that has stopped learning is the reason to unfreeze, not to end the run, and
@@ -123,8 +128,8 @@ class Checkpoint(Callback):
         # Trackers take what is logged for an epoch's columns, and need an optimiser.
         with self.learn.removed_cbs(trackers(self.learn)):
             values = [float(v) for v in self.learn.validate()]
-        row = {"phase": phase, "epoch": len(self.state.history), "train_loss": None}
-        row |= dict(zip(self.learn.recorder.metric_names[2:-1], values, strict=True))
+        row = {"phase": phase, "epoch": self.state.epochs, "train_loss": None}
+        row |= dict(zip(["valid_loss", *(metric.name for metric in self.learn.metrics)], values, strict=True))
         row["time"] = format_time(time.monotonic() - began)
         improved = self._add(row)
         self.save()
@@ -135,7 +140,7 @@ class Checkpoint(Callback):
         self.state.history.append(row)
         improved = row["mAP"] > self.state.best
         if improved:
-            self.state.best_epoch = row["epoch"]
+            self.state.best_row = len(self.state.history) - 1
             save_weights(self.learn.model, self.folder / BEST)
         return improved
 
@@ -194,7 +199,7 @@ def save_weights(network: torch.nn.Module, path: Path) -> None:
 
 
 def write_history(path: Path, history: list[dict[str, Any]]) -> None:
-    """`history.csv`: one row an epoch; only a header while there is none."""
+    """`history.csv`: one row an epoch, and one for weights that no epoch has brought about; only a header while there is none."""
     columns = list(history[0]) if history else ["phase", "epoch"]
     with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)

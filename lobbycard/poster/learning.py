@@ -99,7 +99,7 @@ class EpochBar(Callback):
     def before_epoch(self):
         self.after_fit()
         batches = len(self.dls.train) + len(self.dls.valid)
-        self.bar = self._bar.enter_context(progress(batches, f"epoch {self.epoch}", quiet=True))
+        self.bar = self._bar.enter_context(progress(batches, f"epoch {self.epoch + 1}", quiet=True))
 
     def after_batch(self):
         self.bar.update(1)

@@ -154,6 +154,7 @@ def _about(trainer: "MovieGenreTrainer") -> dict[str, Any]:
         "metrics": measured.metrics,
         "baselines": measured.baselines,
         "per_label": measured.per_label,
+        "weights_of": trainer.chosen or None,
         "config": trainer.config.to_dict(),
         "data": data.about | {"prior": by_label(data.prior)},
     }
@@ -187,6 +188,7 @@ def _findings(trainer: "MovieGenreTrainer", about: dict[str, Any]) -> Findings:
         misses=measured.misses,
         thumbnails=lambda index: load_poster(paths[index]),
         history=trainer.history,
+        weights_of=trainer.chosen,
         augmentation_sheet=augmentation_sheet(shown, trainer.size, config.seed) if augmented else None,
         data=about["data"],
         config=about["config"],

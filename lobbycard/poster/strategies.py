@@ -122,10 +122,9 @@ def run_phases(
         if number < checkpoint.state.phase:
             trained_at = phase.size
             continue
-        if checkpoint.state.epoch == 0 and phase.size != trained_at:
-            checkpoint.state.best_epoch = (
-                -1
-            )  # another size, another network: its scores do not compare with the last one's
+        if checkpoint.state.epoch == 0 and trained_at not in (None, phase.size):
+            # Another size, another network: its scores do not compare with the last one's.
+            checkpoint.state.best_row = -1
         trained_at = phase.size
         set_size(phase.size)
         checkpoint.end_in = soup.end(number) if phase.anew else None

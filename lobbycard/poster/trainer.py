@@ -90,6 +90,7 @@ class MovieGenreTrainer:
         self.measured: Measured | None = None
         self.folder: ModelFolder | None = None
         self.history: list[dict[str, Any]] = []
+        self.chosen = ""  # which of the weights that the training came by go out, in words
         self.device = choose_device(self.config.device)
         self.precision = choose_precision(self.device, self.config.precision)
         if self.config.strategy == "probe" and self.device.type == "cpu":
@@ -108,6 +109,11 @@ class MovieGenreTrainer:
             self.data = choose_movies(self.config, self.say)
         # Wrong networks, weights and sizes must not be found out after the download.
         self.config = self.config.settled(choose_strategy(self.config, self.device, self._body))
+        if self.config.strategy in ("cached", "probe") and not self.config.pretrained:
+            self.say(
+                f"  --weights none: {self.config.strategy} keeps layers as they are, here as they were drawn at random, "
+                "and learns little from them; --strategy standard trains all of them"
+            )
         if self.config.strategy == "cached" and not self.config.resume:
             halfway_file(self, cut(self._body, self.size)).check_room()
         return self.data

@@ -1,7 +1,7 @@
 """How each strategy trains a trainer's network: by phases of epochs, whole or its upper half, or by fitting a head."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fastai.learner import Learner
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lobbycard.poster.trainer import MovieGenreTrainer
 
 HALFWAY = "halfway.f16"  # in checkpoints/, while `cached` trains
+FITTED = "fitted"  # of the head's row in the history, before anything was trained by steps
 
 
 def train(trainer: "MovieGenreTrainer") -> None:
@@ -71,6 +72,7 @@ def _upper_half(trainer: "MovieGenreTrainer", checkpoint: Checkpoint) -> None:
 
 def _probe(trainer: "MovieGenreTrainer") -> None:
     _fit_head(trainer, _features(trainer))
+    trainer.chosen = "the fitted head"
     _keep_weights(trainer)
     (trainer.checkpoints / HISTORY).unlink(missing_ok=True)  # of an earlier run
 
@@ -82,14 +84,15 @@ def _run(
     config, folder = trainer.config, trainer.checkpoints
     state = checkpoint.state
     if config.resume:
-        done = sum(row["train_loss"] is not None for row in state.history)
-        trainer.say(f"  resuming after {done} finished epoch{'s' if done != 1 else ''}")
+        trainer.say(f"  resuming after {state.epochs} finished epoch{'s' if state.epochs != 1 else ''}")
     checkpoint.load_weights(network)
     learn, phases, soup = make_learner(), repeated(PHASED[config.strategy](config), config.soup), Soup(folder)
     checkpoint.learn = learn
-    if not config.resume:
-        checkpoint.save()  # from here on there is something to resume
     with fitting(learn, config):
+        if not config.resume:
+            if config.strategy == "cached":
+                checkpoint.judge(FITTED)  # where training makes nothing better of the fitted head, that goes out
+            checkpoint.save()  # from here on there is something to resume
         run_phases(learn, phases, checkpoint, trainer.set_size, soup)
         trainer.set_size(phases[-1].size)  # resumed after its last epoch, a run has not come past its sizes
         if phases[-1].anew and state.history[-1]["phase"] != SOUP:
@@ -101,11 +104,18 @@ def _run(
     network.load_state_dict({name: best[name] for name in network.state_dict()})
     soup.clear()
     trainer.history = state.history
-    chosen = f"epoch {state.best_epoch}"
-    if phases[-1].anew:
-        averaged = state.history[state.best_epoch]["phase"] == SOUP
-        chosen = "the average of the weights" if averaged else f"{chosen}; the average of the weights is no better"
-    trainer.say(f"  best: {chosen}. Validation mAP {state.best:.4f}")
+    trainer.chosen = _described(state.history[state.best_row])
+    worse = "; the average of the weights is no better" * (phases[-1].anew and state.best_row < len(state.history) - 1)
+    trainer.say(f"  best: {trainer.chosen}{worse}. Validation mAP {state.best:.4f}")
+
+
+def _described(row: dict[str, Any]) -> str:
+    """Which weights a row of the history measured."""
+    kinds = {
+        FITTED: "the fitted head, before any epoch",
+        SOUP: "the average of the weights that the trainings ended with",
+    }
+    return kinds.get(row["phase"], f"epoch {row['epoch']}")
 
 
 def _features(trainer: "MovieGenreTrainer") -> np.ndarray:

@@ -44,8 +44,10 @@ class Findings:
         reliability_before, reliability_after: `confidence`, `frequency`, `count`, one value a bin.
         misses: (L, L) counts of items; row: a true label that was missed, column: one wrongly given.
         thumbnails: item index -> picture or None, as a function or a list; the report makes them small.
-        history: a row an epoch, and one without `train_loss` for averaged weights: `phase`, `epoch`, `train_loss`,
-            `valid_loss`, `mAP`, `f1_score`, `precision_score`, `recall_score`, `time`. Empty where nothing was trained by epochs.
+        history: a row an epoch: `phase`, `epoch` (counted from 1), `train_loss`, `valid_loss`, `mAP`, `f1_score`,
+            `precision_score`, `recall_score`, `time`; and one without `train_loss` for weights that no epoch has brought about.
+            Empty where nothing was trained by epochs.
+        weights_of: which of the history's weights these are, such as `epoch 3`; "" if that is not known.
         augmentation_sheet: one picture, or None.
         data: any of `source` (text), `rows_read`, `dropped` (reason -> count), `kept`, `labels_before` and
             `labels_after` (label -> count, in the table and of what was taken), `downloads` (status -> count), `coverage`
@@ -87,6 +89,7 @@ class Findings:
     misses: np.ndarray | None = None
     thumbnails: "Callable[[int], Image.Image | None] | Sequence[Image.Image | None] | None" = None
     history: Sequence[Mapping[str, Any]] = ()
+    weights_of: str = ""
     augmentation_sheet: "Image.Image | None" = None
     data: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)

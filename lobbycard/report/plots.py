@@ -190,13 +190,14 @@ def calibration_plot(before: Mapping | None, after: Mapping | None) -> str:
 
 
 def history_plot(history: Sequence[Mapping], lines: Mapping[str, str]) -> str:
-    """Columns of the history by epoch, phases parted by a rule.
+    """Columns of the history by epoch, phases parted by a rule; a first row that is no epoch (no training loss) stands at 0.
 
     Args:
         lines: column -> its name on the plot; at most four, and those without values are left out.
     """
     styles = (("model", "-"), ("second", "-"), ("third", (0, (5, 2))), ("noskill", (0, (1.5, 1.5))))
-    epochs = np.arange(1, len(history) + 1)
+    first = int(history[0].get("train_loss", 0.0) is not None)
+    epochs = np.arange(first, first + len(history))
 
     def fill(axes):
         shown = 0
@@ -218,14 +219,14 @@ def history_plot(history: Sequence[Mapping], lines: Mapping[str, str]) -> str:
         starts = [i for i, row in enumerate(history) if i == 0 or row.get("phase") != history[i - 1].get("phase")]
         for i in starts:
             if i:
-                axes.axvline(i + 0.5, color=COLOURS["soft"], linewidth=0.8)
+                axes.axvline(first + i - 0.5, color=COLOURS["soft"], linewidth=0.8)
             axes.annotate(
-                str(history[i].get("phase") or ""), (i + (0.5 if i else 0.6), 0),
+                str(history[i].get("phase") or ""), (first + i - (0.5 if i else 0.4), 0),
                 xycoords=("data", "axes fraction"), xytext=(3, 4), textcoords="offset points",
                 fontsize=8, color=COLOURS["soft"], parse_math=False,
             )  # fmt: skip
         axes.margins(y=0.14)  # room for the phases' names under the lines
-        axes.set(xlabel="epoch", xlim=(0.6, len(history) + 0.4))
+        axes.set(xlabel="epoch", xlim=(first - 0.4, first + len(history) - 0.6))
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.tick_params(length=0)
         if shown:
