@@ -27,6 +27,8 @@ def main(arguments: list[str] | None = None) -> None:
                 return
             trainer.fit()
             trainer.evaluate()
+            if config.refit:
+                trainer.refit()
             trainer.export()
             if config.learning_curve:
                 trainer.learning_curve()

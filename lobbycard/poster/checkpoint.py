@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.core import Callback, CancelFitException, CancelValidException
 from fastai.learner import Learner
 from fastprogress.fastprogress import format_time
 
@@ -52,8 +52,10 @@ class Checkpoint(Callback):
 
     order = 80  # after fastai's Recorder has written its row
 
-    def __init__(self, folder: Path, state: RunState, seed: int, patience: int = 0, say=print):
-        self.folder, self.state, self.seed, self.patience, self.say = folder, state, seed, patience, say
+    def __init__(self, folder: Path, state: RunState, seed: int, patience: int = 0, say=print, measured: bool = True):
+        """Where nothing is set apart to be `measured` on, the last weights are the best ones, and `patience` has no say."""
+        self.folder, self.state, self.seed, self.say = folder, state, seed, say
+        self.patience, self.measured = patience if measured else 0, measured
         self.first = 0
         self.phase_name = ""
         self.end_in: Path | None = None  # keeps the phase's last weights as well
@@ -99,17 +101,21 @@ class Checkpoint(Callback):
         torch.manual_seed(int(draw[2]))
         self.dls.train.rng = random.Random(int(draw[3]))
 
+    def before_validate(self):
+        if not self.measured:
+            raise CancelValidException
+
     def after_epoch(self):
         if self.epoch < self.first:  # skipped: trained before the interruption
             return
-        values = [float(v) for v in self.recorder.log[1 : len(self.recorder.metric_names) - 1]]
-        row = dict(zip(self.recorder.metric_names[1:-1], values, strict=True))
+        values = [float(v) for v in self.recorder.log[1:-1]]  # but for the time
+        row = dict(zip(self.recorder.metric_names[1:-1], values, strict=self.measured))
         row = {"phase": self.phase_name, "epoch": self.state.epochs + 1, **row, "time": self.recorder.log[-1]}
         self.state.epoch = self.epoch + 1
         improved = self._add(row)
         # Counted within the phase: a head that has stopped learning is the reason to unfreeze, not to end the run, and
         # each training of a soup is one of its own.
-        scores = [past["mAP"] for past in self.state.history[-self.state.epoch :]]
+        scores = [past.get("mAP", 0.0) for past in self.state.history[-self.state.epoch :]]
         waited = len(scores) - 1 - scores.index(max(scores))
         stop = 0 < self.patience <= waited
         if stop or self.state.epoch == self.n_epoch:
@@ -124,12 +130,13 @@ class Checkpoint(Callback):
 
     def judge(self, phase: str) -> None:
         """Measure the network as it is, which no epoch has brought about, as one row more of the history."""
-        began = time.monotonic()
-        # Trackers take what is logged for an epoch's columns, and need an optimiser.
-        with self.learn.removed_cbs(trackers(self.learn)):
-            values = [float(v) for v in self.learn.validate()]
+        began, values = time.monotonic(), []
+        if self.measured:
+            # Trackers take what is logged for an epoch's columns, and need an optimiser.
+            with self.learn.removed_cbs(trackers(self.learn)):
+                values = [float(v) for v in self.learn.validate()]
         row = {"phase": phase, "epoch": self.state.epochs, "train_loss": None}
-        row |= dict(zip(["valid_loss", *(metric.name for metric in self.learn.metrics)], values, strict=True))
+        row |= dict(zip(["valid_loss", *(metric.name for metric in self.learn.metrics)], values, strict=self.measured))
         row["time"] = format_time(time.monotonic() - began)
         improved = self._add(row)
         self.save()
@@ -138,7 +145,7 @@ class Checkpoint(Callback):
     def _add(self, row: dict[str, Any]) -> bool:
         """One row more; where it is the best one, the weights are kept."""
         self.state.history.append(row)
-        improved = row["mAP"] > self.state.best
+        improved = not self.measured or row["mAP"] > self.state.best
         if improved:
             self.state.best_row = len(self.state.history) - 1
             save_weights(self.learn.model, self.folder / BEST)
@@ -210,7 +217,8 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
 def epoch_line(row: dict[str, Any], improved: bool) -> str:
     """One epoch in one line, for a terminal and a log file alike."""
     scores = "  ".join(f"{name} {value:.3f}" for name, value in row.items() if isinstance(value, float))
-    return f"  epoch {row['epoch']:>2} {row['phase']:<8} {scores}  {row['time']}{'  *best' if improved else ''}"
+    best = "  *best" if improved and "mAP" in row else ""
+    return f"  epoch {row['epoch']:>2} {row['phase']:<8} {scores}  {row['time']}{best}"
 
 
 def _to(value: Any, device: torch.device) -> Any:

@@ -150,6 +150,8 @@ def ask(
 def sides(folder: ModelFolder) -> dict[str, set[str]] | None:
     """Ids of the movies that a model learnt from (`train`) and was tuned on (`valid`), or None if it has no split.csv.
 
+    One that was trained anew once measured has learnt from all of them.
+
     Raises:
         InputError: its split.csv is gone, changed, or no split.
     """
@@ -158,6 +160,8 @@ def sides(folder: ModelFolder) -> dict[str, set[str]] | None:
     if "split.csv" not in folder.about.get("files", {}):
         return None
     split = read_split(folder.file("split.csv"))
+    if folder.about["data"].get("refit"):
+        return {"train": set(split["item_id"]), "valid": set()}
     return {side: set(split.loc[split["is_valid"] == valid, "item_id"]) for side, valid in SIDES.items()}
 
 

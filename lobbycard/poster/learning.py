@@ -25,6 +25,7 @@ from lobbycard.poster.precision import AutocastBF16, precision_callbacks
 from lobbycard.progress import progress
 from lobbycard.scoring.metrics import average_precision
 
+DIVERGED = "training diverged: the network answers NaN; try a lower --lr, or --precision fp32"
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 # What CUDA, Windows, Linux and MPS say.
 OUT_OF_MEMORY = ("CUDA out of memory", "not enough memory", "can't allocate memory", "MPS backend out of memory")
@@ -118,7 +119,7 @@ def mean_average_precision(logits: torch.Tensor, targets: torch.Tensor) -> float
         InputError: the network answers with NaN: training has diverged.
     """
     if not torch.isfinite(logits).all():
-        raise InputError("training diverged: the network answers NaN; try a lower --lr, or --precision fp32")
+        raise InputError(DIVERGED)
     return float(np.nanmean(average_precision(targets.numpy() > 0.5, logits.float().numpy())))
 
 

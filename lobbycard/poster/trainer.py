@@ -38,6 +38,7 @@ from lobbycard.poster.learning import poster_learner, set_prior, suggest_lr
 from lobbycard.poster.levels import find_levels, with_levels
 from lobbycard.poster.measure import Measured, measure
 from lobbycard.poster.precision import choose_device, choose_precision
+from lobbycard.poster.refit import train_on_all
 from lobbycard.poster.release import add_curve, release
 from lobbycard.poster.strategies import choose_strategy
 from lobbycard.poster.training import halfway_file, train
@@ -72,6 +73,7 @@ class MovieGenreTrainer:
         trainer.split()       # stratified, grouped, leak-checked
         trainer.fit()         # by --strategy; `trainer.learn` is a plain fastai Learner
         trainer.evaluate()    # calibration, thresholds, metrics with intervals
+        trainer.refit()       # if wanted: the same training on all movies, those measured on included
         trainer.export()      # the model folder, model.json last
         trainer.learning_curve()  # if wanted: what more data would bring
 
@@ -91,6 +93,8 @@ class MovieGenreTrainer:
         self.folder: ModelFolder | None = None
         self.history: list[dict[str, Any]] = []
         self.chosen = ""  # which of the weights that the training came by go out, in words
+        self.refitted: nn.Module | None = None  # the network that goes out, where it is not the one that was measured
+        self.answers = self.checkpoints  # where the frozen half's answers are kept
         self.device = choose_device(self.config.device)
         self.precision = choose_precision(self.device, self.config.precision)
         if self.config.strategy == "probe" and self.device.type == "cpu":
@@ -185,6 +189,16 @@ class MovieGenreTrainer:
             forward = frozen_forward(self.network, (3, *self.size), self.device)
             return network_outputs(forward, paths, self.size, self.mean, self.std, bar=bar)
 
+    def refit(self) -> nn.Module:
+        """Train anew by the same settings on all movies, and let that network go out, with the figures of the one before.
+
+        Raises InputError when training diverges or memory runs out.
+        """
+        self._need("measured", "evaluate")
+        with self._stage(f"training anew on all {len(self.data.frame):,} movies"):
+            self.refitted = train_on_all(self)
+        return self.refitted
+
     def export(self) -> ModelFolder:
         """Write the model folder, `model.json` last. Raises InputError when the runtimes disagree."""
         self._need("measured", "evaluate")
@@ -207,6 +221,10 @@ class MovieGenreTrainer:
         """Print the metrics with their intervals beside no skill, the seconds by stage, and where everything is."""
         measured = self._need("measured", "evaluate")
         self.say(f"\n{metrics_table(measured.metrics, measured.baselines)}\n")
+        if self.refitted is not None:
+            self.say(
+                "The figures are of the network before it was trained anew on all movies, which could not be measured."
+            )
         self.say(f"calibration error {measured.ece[0]:.3f} before, {measured.ece[1]:.3f} after")
         if self.folder and (curve := self.folder.about.get("learning_curve")):
             self.say(in_brief(curve, "poster"))
@@ -233,6 +251,8 @@ class MovieGenreTrainer:
         self.split()
         self.fit()
         self.evaluate()
+        if self.config.refit:
+            self.refit()
         folder = self.export()
         if self.config.learning_curve:
             folder = self.learning_curve()

@@ -1,20 +1,26 @@
 """How each strategy trains a trainer's network: by phases of epochs, whole or its upper half, or by fitting a head."""
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from torch import nn
 
+from lobbycard.errors import InputError
+from lobbycard.files import atomic_path
 from lobbycard.poster.checkpoint import BEST, HISTORY, Checkpoint, RunState, read_weights, save_weights
 from lobbycard.poster.halfway import HalfwayFile, half_answers, halfway_dataloaders
 from lobbycard.poster.halves import Halves, cut
 from lobbycard.poster.inference import frozen_forward, network_outputs, pixel_batches, without_head
-from lobbycard.poster.learning import fitting, poster_learner
+from lobbycard.poster.learning import DIVERGED, fitting, poster_learner
 from lobbycard.poster.network import head_name
 from lobbycard.poster.probe import fit_head, set_head
+from lobbycard.poster.refit import refit_folder
 from lobbycard.poster.soup import SOUP, Soup
 from lobbycard.poster.strategies import PHASED, repeated, run_phases
 from lobbycard.progress import progress
@@ -22,7 +28,7 @@ from lobbycard.progress import progress
 if TYPE_CHECKING:
     from lobbycard.poster.trainer import MovieGenreTrainer
 
-HALFWAY = "halfway.f16"  # in checkpoints/, while `cached` trains
+HALFWAY, FEATURES = "halfway.f16", "features.npy"  # in checkpoints/, while `cached` trains
 FITTED = "fitted"  # of the head's row in the history, before anything was trained by steps
 
 
@@ -30,13 +36,16 @@ def train(trainer: "MovieGenreTrainer") -> None:
     """Train `trainer.network` by `config.strategy`, and keep its weights in checkpoints/. Raises InputError."""
     for left in trainer.checkpoints.glob(".*.part*"):  # of a run killed while it saved
         left.unlink()
-    config = trainer.config
-    checkpoint = Checkpoint(trainer.checkpoints, RunState(trainer.settings), config.seed, config.patience, trainer.say)
+    config, measured = trainer.config, bool(trainer.data.frame["is_valid"].any())
+    checkpoint = Checkpoint(
+        trainer.checkpoints, RunState(trainer.settings), config.seed, config.patience, trainer.say, measured
+    )
     if config.resume:
         checkpoint.load()  # refuses other settings before anything is put in the place of what is there
     else:
-        (trainer.checkpoints / HALFWAY).unlink(missing_ok=True)  # of an earlier run that was stopped
+        forget_answers(trainer.checkpoints)  # of an earlier run that was stopped
         Soup(trainer.checkpoints).clear()
+        shutil.rmtree(refit_folder(config.out), ignore_errors=True)
     if config.strategy == "probe":
         _probe(trainer)
     elif config.strategy == "cached":
@@ -51,13 +60,17 @@ def _upper_half(trainer: "MovieGenreTrainer", checkpoint: Checkpoint) -> None:
     is_valid = data.frame["is_valid"].to_numpy()
     halves = cut(trainer.network, trainer.size)
     file = halfway_file(trainer, halves)
-    if not (config.resume and file.whole):
+    kept = trainer.answers / FEATURES
+    another_runs = trainer.answers != trainer.checkpoints  # that has just made them, of the same movies
+    if not ((config.resume or another_runs) and file.whole and kept.is_file()):
         trainer.say(
             f"  the lower {halves.share:.0%} of the network stays as it is: its answers take {file.size / 1e9:.1f} GB"
         )
         features = _answer_halfway(trainer, halves, file)
-        if not config.resume:
-            _fit_head(trainer, features[~is_valid])
+        with atomic_path(kept) as part, part.open("wb") as features_file:
+            np.save(features_file, features)
+    if not config.resume:
+        _fit_head(trainer, np.load(kept, allow_pickle=False)[~is_valid])
 
     def learner() -> Learner:
         set_seed(config.seed)
@@ -67,7 +80,8 @@ def _upper_half(trainer: "MovieGenreTrainer", checkpoint: Checkpoint) -> None:
 
     _run(trainer, checkpoint, learner, halves.upper)
     _keep_weights(trainer)  # of the whole network, not of its upper half
-    file.path.unlink()
+    if not (config.refit or another_runs):
+        forget_answers(trainer.checkpoints)
 
 
 def _probe(trainer: "MovieGenreTrainer") -> None:
@@ -90,7 +104,7 @@ def _run(
     checkpoint.learn = learn
     with fitting(learn, config):
         if not config.resume:
-            if config.strategy == "cached":
+            if config.strategy == "cached" and checkpoint.measured:
                 checkpoint.judge(FITTED)  # where training makes nothing better of the fitted head, that goes out
             checkpoint.save()  # from here on there is something to resume
         run_phases(learn, phases, checkpoint, trainer.set_size, soup)
@@ -104,6 +118,10 @@ def _run(
     network.load_state_dict({name: best[name] for name in network.state_dict()})
     soup.clear()
     trainer.history = state.history
+    if not checkpoint.measured:
+        if not all(torch.isfinite(value).all() for value in best.values() if value.is_floating_point()):
+            raise InputError(DIVERGED)
+        return
     trainer.chosen = _described(state.history[state.best_row])
     worse = "; the average of the weights is no better" * (phases[-1].anew and state.best_row < len(state.history) - 1)
     trainer.say(f"  best: {trainer.chosen}{worse}. Validation mAP {state.best:.4f}")
@@ -128,7 +146,13 @@ def _features(trainer: "MovieGenreTrainer") -> np.ndarray:
 
 def halfway_file(trainer: "MovieGenreTrainer", halves: Halves) -> HalfwayFile:
     """The file of what the lower half answers, for as many movies as the trainer has by now."""
-    return HalfwayFile(trainer.checkpoints / HALFWAY, len(trainer.data.frame), halves.shape)
+    return HalfwayFile(trainer.answers / HALFWAY, len(trainer.data.frame), halves.shape)
+
+
+def forget_answers(checkpoints: Path) -> None:
+    """Remove what is kept of a network's frozen half."""
+    for name in (HALFWAY, FEATURES):
+        (checkpoints / name).unlink(missing_ok=True)
 
 
 def _answer_halfway(trainer: "MovieGenreTrainer", halves: Halves, file: HalfwayFile) -> np.ndarray:
