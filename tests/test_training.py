@@ -29,7 +29,7 @@ from lobbycard.poster.precision import (
     is_strided_depthwise,
     precision_callbacks,
 )
-from lobbycard.poster.soup import Soup
+from lobbycard.poster.soup import SOUP, Soup
 from lobbycard.poster.strategies import PHASED, choose_strategy
 from lobbycard.poster.trainer import MovieGenreTrainer
 
@@ -310,7 +310,10 @@ def test_the_better_of_the_average_and_the_best_epoch_goes_out(drawn, tmp_path, 
     assert words in said[-1]
 
 
-def test_cached_leaves_the_lower_half_as_it_was_and_ends_as_one_network(drawn, tmp_path):
+def test_cached_leaves_the_lower_half_as_it_was_and_ends_as_one_network(drawn, tmp_path, monkeypatch):
+    # Of a network drawn at random the fitted head is the best that comes: without its row, what was trained goes out.
+    judge = checkpoint.Checkpoint.judge
+    monkeypatch.setattr(checkpoint.Checkpoint, "judge", lambda self, phase: phase == SOUP and judge(self, phase))
     trainer = train(drawn, tmp_path / "m", strategy="cached", epochs=1)
     torch.manual_seed(trainer.config.seed)
     before = build(trainer.architecture, 1).state_dict()
