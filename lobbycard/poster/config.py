@@ -85,7 +85,7 @@ class Config:
     """end a phase, or a training of a soup, when validation mAP has not risen in it for this many epochs; 0 never does"""
     refit: bool = False
     """once measured, train anew by the same settings on all movies, those measured on included, and let that network go out:
-    a better model for about twice the time, whose figures are those of the one before"""
+    trained on more movies, for about twice the time; the figures are those of the one before"""
     learning_curve: bool = False
     """also train on an eighth, a quarter and a half of the movies, to see how much more data would help;
     about doubles the time"""
