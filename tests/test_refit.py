@@ -13,19 +13,14 @@ from lobbycard.poster.inference import frozen_forward, network_outputs, without_
 from lobbycard.poster.network import head
 from lobbycard.poster.predictor import PosterPredictor
 from lobbycard.poster.probe import fit_head
-from lobbycard.poster.trainer import MovieGenreTrainer
 
-from .conftest import TINY
-from .test_training import same, weights
+from .test_training import same, trainer_of, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def run(drawn, out, **settings):
-    trainer = MovieGenreTrainer(
-        csv=drawn / "MovieGenre.csv", images=drawn / "images", out=out,
-        **{**TINY, "freeze_epochs": 1, "epochs": 2, "say": lambda text: None, "refit": True, **settings},
-    )  # fmt: skip
+    trainer = trainer_of(drawn, out, refit=True, **settings)
     trainer.run()
     return trainer
 
@@ -40,6 +35,7 @@ def test_what_goes_out_has_learnt_from_all_movies_and_has_the_figures_of_the_one
     folder = open_model(out)
     assert not same(before, {k: v.float() for k, v in refitted.refitted.state_dict().items()})
     assert folder.about["metrics"] == refitted.measured.metrics and folder.about["data"]["refit"] is True
+    assert folder.about["weights_of"] == f"{refitted.chosen}; then trained anew on all movies"
     predictor, paths = PosterPredictor(folder, "onnx"), list(refitted.data.frame["path"][:6])
     with torch.inference_mode():
         from lobbycard.catalog.batches import batches, normalize

@@ -39,11 +39,15 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def train(drawn, out, **settings):
-    trainer = MovieGenreTrainer(
+def trainer_of(drawn, out, **settings):
+    return MovieGenreTrainer(
         csv=drawn / "MovieGenre.csv", images=drawn / "images", out=out,
         **{**TINY, "freeze_epochs": 1, "epochs": 2, "say": lambda text: None, **settings},
     )  # fmt: skip
+
+
+def train(drawn, out, **settings):
+    trainer = trainer_of(drawn, out, **settings)
     trainer.load()
     trainer.download()
     trainer.split()

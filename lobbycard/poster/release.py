@@ -176,7 +176,7 @@ def _about(trainer: "MovieGenreTrainer") -> dict[str, Any]:
         "metrics": measured.metrics,
         "baselines": measured.baselines,
         "per_label": measured.per_label,
-        "weights_of": trainer.chosen or None,
+        "weights_of": trainer.chosen + "; then trained anew on all movies" * (trainer.refitted is not None),
         "config": trainer.config.to_dict(),
         "data": data.about | {"prior": by_label(data.prior), "refit": trainer.refitted is not None},
     }
@@ -210,7 +210,7 @@ def _findings(trainer: "MovieGenreTrainer", about: dict[str, Any]) -> Findings:
         misses=measured.misses,
         thumbnails=lambda index: load_poster(paths[index]),
         history=trainer.history,
-        weights_of=trainer.chosen + "; then trained anew on all movies" * (trainer.refitted is not None),
+        weights_of=about["weights_of"],
         augmentation_sheet=augmentation_sheet(shown, trainer.size, config.seed) if augmented else None,
         data=about["data"],
         config=about["config"],
