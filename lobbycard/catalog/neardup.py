@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lobbycard.catalog.image import load_poster
+from lobbycard.catalog.nearpairs import MANY, find_near
 
 # Of 64 bits. On 7,900 real posters every pair up to 4 is the same art, and the first unlike pair stands at 6.
 NEAR = 4
@@ -77,6 +78,9 @@ def group_items(
         return connected_components(edges, directed=False)[1][component]
 
     component = join(np.concatenate(start), np.concatenate(end))
+    if m >= MANY:
+        _, first, number = np.unique(find_near(unique, distance).component, return_index=True, return_inverse=True)
+        return number_groups(item_ids, join(np.arange(m), first[number])[m:])
     # As vectors of +1 and -1, two hashes that differ in d bits have the scalar product 64 - 2d: exact in float32.
     signs = np.unpackbits(unique.astype(">u8").view(np.uint8).reshape(m, 8), axis=1).astype(np.float32) * 2 - 1
     for begin in range(0, m, _BLOCK):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lobbycard.catalog.neardup import NEAR, group_items, number_groups, perceptual_hashes
+from lobbycard.catalog.nearpairs import find_near
 from lobbycard.catalog.select import label_matrix
 from lobbycard.errors import InputError
 from lobbycard.files import atomic_path
@@ -28,6 +29,7 @@ __all__ = [
 DRAWS = 16  # stratified draws, of which the best is kept
 _ENOUGH = 5  # items; a label with as many stands on both sides
 _BLOCK = 512  # rows compared at a time, so that memory grows with N and not with N x N
+_MANY_PAIRS = 200_000_000  # above, FAISS looks for the near ones alone: comparing all would take minutes
 _HEADER = ["item_id", "side", "group", "hash"]
 _GROUP, _HASH = re.compile("[0-9]{1,18}"), re.compile("[0-9a-fA-F]{16}")  # what int64 and uint64 can hold
 
@@ -109,8 +111,9 @@ class LeakReport:
     """What stands on both sides of a split.
 
     `pairs_checked` is every pair of an item to train on and one to measure on; `closest_distance` the fewest bits (0 to
-    64) in which two such hashes differ, None without pairs; `near_pairs` how many differ in `distance` bits or fewer;
-    `shared_groups` how many groups have items on both sides.
+    64) in which two such hashes differ, None without pairs, or where so many were compared that it was looked for up to
+    `distance` alone and is more; `near_pairs` how many differ in `distance` bits or fewer; `shared_groups` how many groups
+    have items on both sides.
     """
 
     pairs_checked: int
@@ -124,11 +127,11 @@ class LeakReport:
         return not self.shared_groups and not self.near_pairs
 
     def sentence(self) -> str:
-        if self.closest_distance is None:
+        if not self.pairs_checked:
             return "Leak check: one side is empty, there was nothing to compare."
+        closest = f"more than {self.distance}" if self.closest_distance is None else self.closest_distance
         found = (
-            f"{self.pairs_checked:,} pairs across the sides compared; the closest two differ in "
-            f"{self.closest_distance} of 64 bits"
+            f"{self.pairs_checked:,} pairs across the sides compared; the closest two differ in {closest} of 64 bits"
         )
         if self.clean:
             return f"Leak check passed: {found}, and no group stands on both sides."
@@ -151,6 +154,10 @@ def leak_check(groups: Sequence[int], is_valid: Sequence[bool], hashes: np.ndarr
 
     groups, is_valid = np.asarray(groups), np.asarray(is_valid, bool)
     shared = np.intersect1d(groups[is_valid], groups[~is_valid])
+    pairs = int(is_valid.sum()) * int((~is_valid).sum())
+    if pairs > _MANY_PAIRS:
+        near = find_near(np.asarray(hashes), distance, is_valid)
+        return LeakReport(pairs, len(shared), near.closest, near.across, distance)
     bits = np.unpackbits(np.asarray(hashes, ">u8").view(np.uint8).reshape(-1, 8), axis=1).astype(bool)
     train, valid = bits[~is_valid], bits[is_valid]
     closest, near = 64, 0
@@ -159,7 +166,6 @@ def leak_check(groups: Sequence[int], is_valid: Sequence[bool], hashes: np.ndarr
             apart = np.rint(cdist(train[begin : begin + _BLOCK], valid, "hamming") * 64)
             closest = min(closest, int(apart.min()))
             near += int((apart <= distance).sum())
-    pairs = len(train) * len(valid)
     return LeakReport(pairs, len(shared), closest if pairs else None, near, distance)
 
 
