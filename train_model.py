@@ -26,6 +26,8 @@ def main(arguments: list[str] | None = None) -> None:
                 trainer.find_lr()
                 return
             trainer.fit()
+            if not trainer.processes.first:
+                return  # the first process goes on with what all have trained
             trainer.evaluate()
             if config.refit:
                 trainer.refit()

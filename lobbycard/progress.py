@@ -1,5 +1,6 @@
 """Progress that reads well in a terminal, in a notebook and in a log file."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -53,8 +54,12 @@ def _short(rate: float) -> str:
 def progress(total: int, desc: str, quiet: bool = False) -> Iterator[Any]:
     """A bar with rate and time left: tqdm in a terminal or notebook, a few plain lines elsewhere.
 
-    What it yields has `update(n)` and `set_postfix_str(text)`. A `quiet` one leaves no line behind when it ends.
+    What it yields has `update(n)` and `set_postfix_str(text)`. A `quiet` one leaves no line behind when it ends. Of several
+    processes that torchrun has started, the first one alone shows its own.
     """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and int(os.environ.get("RANK", 0)) > 0:
+        yield LogLines(0, desc, quiet=True)
+        return
     if sys.stderr.isatty() or "ipykernel" in sys.modules:
         from tqdm.auto import tqdm
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from fastai.torch_core import TensorImage
+from fasttransform import Pipeline
 from PIL import Image
 
-from lobbycard.poster.augment import augmentation_sheet, poster_augmentation
+from lobbycard.poster.augment import AREA, STRETCH, augmentation_sheet, crop_mat, poster_augmentation
 
 
 @pytest.fixture
@@ -17,27 +19,48 @@ def halves() -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def test_it_changes_the_picture_and_keeps_it_upright_and_unmirrored(halves):
-    transform = poster_augmentation((96, 64))
+def batch_of(picture: Image.Image, n: int) -> TensorImage:
+    one = torch.tensor(np.asarray(picture.resize((64, 96)))).movedim(-1, 0).float() / 255
+    return TensorImage(one.expand(n, -1, -1, -1).clone())
+
+
+def test_it_changes_each_picture_otherwise_and_keeps_it_upright_and_unmirrored(halves):
     torch.manual_seed(0)
-    copies = [np.asarray(transform(halves), int) for _ in range(60)]
-    assert all(copy.shape == (96, 64, 3) for copy in copies)
-    assert len({copy.tobytes() for copy in copies}) == 60
-    for copy in copies:
+    copies = Pipeline(poster_augmentation(), split_idx=0)(batch_of(halves, 60))
+    assert copies.shape == (60, 3, 96, 64) and copies.min() >= 0 and copies.max() <= 1
+    assert len({copy.numpy().tobytes() for copy in copies}) == 60
+    for copy in copies.movedim(1, -1).numpy():
         top, bottom, left = copy[:20, 40:].mean((0, 1)), copy[-20:, 40:].mean((0, 1)), copy[:, :3].mean((0, 1))
         right = copy[:, -3:].mean((0, 1))
         assert top[0] > top[2] and bottom[2] > bottom[0]  # never upside down
-        assert (
-            right[1] < 120 or left[1] > right[1] - 1
-        )  # the stripe never stands on the right: lettering stays readable
+        # The stripe never stands on the right: lettering stays readable.
+        assert right[1] < 0.5 or left[1] > right[1] - 0.01
+
+
+def test_the_validation_side_stays_as_it_is(halves):
+    batch = batch_of(halves, 4)
+    assert torch.allclose(Pipeline(poster_augmentation(), split_idx=1)(batch.clone()), batch, atol=1e-5)
+
+
+def test_crops_lie_within_the_poster_and_have_the_areas_and_shapes_they_may_have():
+    torch.manual_seed(0)
+    mats = crop_mat(torch.empty(20_000, 3, 4, 4))
+    width, height, across, down = mats[:, 0, 0], mats[:, 1, 1], mats[:, 0, 2], mats[:, 1, 2]
+    for side, shift in ((width, across), (height, down)):
+        assert (shift.abs() <= 1 - side + 1e-6).all() and side.max() <= 1
+        free = side < 0.95
+        assert (shift[free] / (1 - side[free])).abs().max() > 0.99  # up to the edge
+    area, shape = width * height, width / height
+    assert AREA[0] * 0.9 < area.min() and area.max() <= AREA[1]
+    assert 1 / STRETCH - 1e-6 <= shape.min() < 0.87 and 1.15 < shape.max() <= STRETCH + 1e-6
+    assert (mats[:, 0, 1] == 0).all() and (mats[:, 2] == torch.tensor([0.0, 0.0, 1.0])).all()
 
 
 def test_a_seed_repeats_it(halves):
-    transform = poster_augmentation((96, 64))
     draws = []
     for _ in range(2):
         torch.manual_seed(7)
-        draws.append([np.asarray(transform(halves)).tobytes() for _ in range(8)])
+        draws.append(Pipeline(poster_augmentation(), split_idx=0)(batch_of(halves, 8)).numpy().tobytes())
     assert draws[0] == draws[1]
 
 

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelFitException, CancelValidException
 from fastai.learner import Learner
+from fastai.torch_core import get_model
 from fastprogress.fastprogress import format_time
 
 from lobbycard.errors import InputError
 from lobbycard.files import atomic_path
+from lobbycard.poster.processes import Processes
 
 TRACKERS = ("fastai.callback.tensorboard", "fastai.callback.wandb")
 STATE, BEST, HISTORY = "state.pth", "best_model.pth", "history.csv"
@@ -52,10 +54,23 @@ class Checkpoint(Callback):
 
     order = 80  # after fastai's Recorder has written its row
 
-    def __init__(self, folder: Path, state: RunState, seed: int, patience: int = 0, say=print, measured: bool = True):
-        """Where nothing is set apart to be `measured` on, the last weights are the best ones, and `patience` has no say."""
+    def __init__(
+        self,
+        folder: Path,
+        state: RunState,
+        seed: int,
+        patience: int = 0,
+        say=print,
+        measured: bool = True,
+        processes: Processes | None = None,
+    ):
+        """Where nothing is set apart to be `measured` on, the last weights are the best ones, and `patience` has no say.
+
+        Of several `processes` that train together, the first one writes, and all keep the same state.
+        """
         self.folder, self.state, self.seed, self.say = folder, state, seed, say
         self.patience, self.measured = patience if measured else 0, measured
+        self.processes = processes or Processes()
         self.first = 0
         self.phase_name = ""
         self.end_in: Path | None = None  # keeps the phase's last weights as well
@@ -98,8 +113,8 @@ class Checkpoint(Callback):
         draw = np.random.SeedSequence([self.seed, self.state.phase, self.epoch]).generate_state(4)
         random.seed(int(draw[0]))
         np.random.seed(int(draw[1]))
-        torch.manual_seed(int(draw[2]))
-        self.dls.train.rng = random.Random(int(draw[3]))
+        torch.manual_seed(int(draw[2]) + self.processes.rank)  # each process changes its own posters
+        self.processes.ordering(self.dls.train).rng = random.Random(int(draw[3]))
 
     def before_validate(self):
         if not self.measured:
@@ -120,7 +135,7 @@ class Checkpoint(Callback):
         stop = 0 < self.patience <= waited
         if stop or self.state.epoch == self.n_epoch:
             if self.end_in is not None:
-                save_weights(self.learn.model, self.end_in)
+                self._keep(self.end_in)
             self.state.phase, self.state.epoch = self.state.phase + 1, 0
         self.save()
         self.say(epoch_line(row, improved))
@@ -148,16 +163,22 @@ class Checkpoint(Callback):
         improved = not self.measured or row["mAP"] > self.state.best
         if improved:
             self.state.best_row = len(self.state.history) - 1
-            save_weights(self.learn.model, self.folder / BEST)
+            self._keep(self.folder / BEST)
         return improved
+
+    def _keep(self, path: Path) -> None:
+        if self.processes.first:
+            save_weights(get_model(self.learn.model), path)
 
     def save(self) -> None:
         """Write the whole state of the run, so that it may be killed from here on."""
+        if not self.processes.first:
+            return
         write_history(self.folder / HISTORY, self.state.history)
         scaler = getattr(self.learn, "scaler", None)
         opt = self.learn.opt.state_dict()["state"] if self.learn.opt is not None else []
         tensors = {
-            "model": self.learn.model.state_dict(),
+            "model": get_model(self.learn.model).state_dict(),
             "opt": [dict(s) for s in opt],
             "smooth_loss": float(self.learn.recorder.smooth_loss.val),
             "steps": self.learn.recorder.smooth_loss.count,

@@ -99,7 +99,7 @@ class Config:
     precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
     """auto: fp16 on CUDA, bf16 on a CPU that has it, fp32 elsewhere"""
     workers: int = -1
-    """processes that load posters; -1 chooses: none on Windows, macOS, in notebooks and beside a CPU that trains"""
+    """threads that decode posters where their pixels cannot be kept beside them; below 1 for one a core"""
     tracker: Literal["none", "tensorboard", "wandb"] = "none"
     """also log to a tracker, through fastai's own callback"""
 

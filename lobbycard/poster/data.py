@@ -1,40 +1,51 @@
 """fastai DataLoaders over posters on disk, read through the same door as in serving."""
 
 import os
-import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from fastai.data.block import DataBlock, MultiCategoryBlock, TransformBlock
-from fastai.data.core import DataLoaders
+from fastai.data.core import DataLoaders, TfmdDL
 from fastai.data.transforms import ColReader, ColSplitter, IntToFloatTensor, Normalize
+from fastai.torch_core import TensorImage, TensorMultiCategory
 from fastai.vision.core import PILImage
 from fasttransform import Transform
 
-from lobbycard.catalog.image import load_poster, resize_poster
+from lobbycard.catalog.image import ImageError, load_poster, resize_poster
+from lobbycard.catalog.pixels import FilePixels, PixelFile, Pixels
+from lobbycard.catalog.select import label_matrix
+from lobbycard.errors import InputError
 from lobbycard.poster.augment import poster_augmentation
+from lobbycard.progress import progress
+
+AHEAD = 2  # batches read while one is trained on
 
 
 def poster_dataloaders(
     frame: pd.DataFrame,
     labels: list[str],
-    size: tuple[int, int],
+    pixels: Pixels,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     batch_size: int,
     device: torch.device,
-    workers: int = -1,
+    processes: int = 1,
     augmented: bool = True,
 ) -> DataLoaders:
     """DataLoaders whose batches are (B, 3, H, W) normalised pixels and (B, L) zeros and ones.
 
     Args:
-        frame: columns `path` (of the poster), `labels` (tuple of names) and `is_valid`.
+        frame: N rows; columns `path` (of the poster), `labels` (tuple of names) and `is_valid`.
         labels: the L names, in the order of the columns of the targets.
-        size: (height, width) of the input.
+        pixels: of the N posters, at the size of the input.
         mean: per channel, of pixels in [0, 1]; `std` likewise.
-        workers: processes that load posters, -1 chooses (`default_workers`).
+        batch_size: posters a step; of several `processes` that train together, in each.
         augmented: change training posters at random; the validation side is never changed.
     """
     rows = pd.DataFrame(
@@ -44,31 +55,82 @@ def poster_dataloaders(
             "is_valid": frame["is_valid"].astype(bool),
         }
     )
-    items = [AugmentPoster(size)] if augmented else []
     block = DataBlock(
         blocks=(TransformBlock(type_tfms=open_poster, batch_tfms=IntToFloatTensor), MultiCategoryBlock(vocab=labels)),
         get_x=ColReader("path"),
         get_y=ColReader("labels", label_delim="|"),
         splitter=ColSplitter("is_valid"),
-        item_tfms=[*items, FitPoster(size)],
-        batch_tfms=[Normalize.from_stats(mean, std, cuda=False)],
+        item_tfms=FitPoster(pixels.size),
+        batch_tfms=[*(poster_augmentation() if augmented else []), Normalize.from_stats(mean, std, cuda=False)],
     )
-    workers = default_workers(device) if workers < 0 else workers
+    valid = rows["is_valid"].to_numpy()
+    truth = torch.from_numpy(label_matrix(frame, labels).astype(np.float32))
+    sides = [
+        {"pixels": pixels, "rows": np.flatnonzero(valid == side), "truth": truth[valid == side]}
+        for side in (False, True)
+    ]
     # A last batch of one breaks batch norm, so the training side drops an incomplete one (fastai's default too).
-    drop_last = int((~rows["is_valid"]).sum()) >= batch_size
-    dls = block.dataloaders(rows, bs=batch_size, num_workers=workers, device=device, drop_last=drop_last)
+    drop_last = int((~valid).sum()) >= batch_size * processes
+    dls = block.dataloaders(
+        rows, bs=batch_size, num_workers=0, device=device, drop_last=drop_last, dl_type=PosterDL, dl_kwargs=sides
+    )
     return dls.to(device)
 
 
-def default_workers(device: torch.device) -> int:
-    """Loading processes: as many as pay for themselves.
+class PosterDL(TfmdDL):
+    """A loader of fastai's whose batches come from `Pixels`, a few ahead of what is asked for, in a thread and no processes.
 
-    None on Windows and macOS, where each is a fresh interpreter that imports everything again and scripts without a
-    main guard fork without end; none in notebooks, for the same reason; none beside a CPU that trains, which they slow.
+    Showing, decoding and transforms on whole batches are fastai's; transforms on single items are passed over.
     """
-    if sys.platform in ("win32", "darwin") or "ipykernel" in sys.modules or device.type == "cpu":
-        return 0
-    return min(16, os.cpu_count() or 1)
+
+    def __init__(self, dataset: Any, pixels: Pixels, rows: np.ndarray, truth: torch.Tensor, **loading: Any):
+        """`rows` (N,) are the dataset's in `pixels`, `truth` (N, L) its zeros and ones."""
+        self.pixels, self.rows, self.truth = pixels, rows, truth
+        super().__init__(dataset, **loading)
+
+    def create_batches(self, samples: Iterator[int]) -> Iterator[tuple[TensorImage, TensorMultiCategory]]:
+        ahead: deque = deque()
+        with ThreadPoolExecutor(1) as pool:
+            for chosen in self.chunkify(samples):
+                ahead.append(pool.submit(self._read, np.array(chosen)))
+                if len(ahead) > AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def _read(self, chosen: np.ndarray) -> tuple[TensorImage, TensorMultiCategory]:
+        pinned = (
+            self.device is not None and self.device.type == "cuda"
+        )  # a GPU fetches it at twice the speed from there
+        batch = torch.empty((len(chosen), *self.pixels.size, 3), dtype=torch.uint8, pin_memory=pinned)
+        self.pixels.take(self.rows[chosen], batch.numpy())
+        return TensorImage(batch.movedim(-1, 1)), TensorMultiCategory(self.truth[chosen])
+
+    def new(self, dataset: Any = None, cls: type | None = None, **changed: Any) -> TfmdDL:
+        """Another loader; of other posters, as `test_dl` makes one, a plain one that opens them itself."""
+        if cls is None and (dataset is None or dataset is self.dataset):
+            changed = {"pixels": self.pixels, "rows": self.rows, "truth": self.truth} | changed | {"num_workers": 0}
+        return super().new(dataset, cls or (PosterDL if "pixels" in changed else TfmdDL), **changed)
+
+
+def poster_pixels(
+    paths: Sequence[Path], folder: Path, size: tuple[int, int], workers: int = -1, say: Callable[[str], None] = print
+) -> Pixels:
+    """The pixels of posters in `folder`, packed into a file there; where that cannot be written, decoded in each epoch.
+
+    Args:
+        workers: threads that decode where nothing is packed, -1 for as many as there are cores.
+
+    Raises:
+        ImageError: a poster that cannot be read.
+    """
+    try:
+        return PixelFile(folder, size).open(paths, lambda missing: progress(missing, "packing the posters' pixels"))
+    except ImageError:
+        raise
+    except (InputError, OSError) as error:
+        say(f"  the posters' pixels cannot be kept ({error}): they are decoded in every epoch")
+        return FilePixels(paths, size, workers if workers > 0 else os.cpu_count() or 1)
 
 
 def open_poster(path: str | Path) -> PILImage:
@@ -79,22 +141,8 @@ def open_poster(path: str | Path) -> PILImage:
 class FitPoster(Transform):
     """Squash to the input size with the function that serving uses."""
 
-    order = 2
-
     def __init__(self, size: tuple[int, int]):
         self.size = size
 
     def encodes(self, x: PILImage):
         return PILImage(resize_poster(x, self.size))
-
-
-class AugmentPoster(Transform):
-    """Random changes, on the training side alone."""
-
-    order, split_idx = 1, 0
-
-    def __init__(self, size: tuple[int, int]):
-        self.transform = poster_augmentation(size)
-
-    def encodes(self, x: PILImage):
-        return PILImage(self.transform(x))

@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 
+from lobbycard.catalog.rowfile import RowFile
 from lobbycard.errors import InputError
 from lobbycard.files import atomic_path
 from lobbycard.poster.inference import mirror
@@ -60,10 +62,10 @@ class HalfwayFile:
                 "--strategy probe"
             )
 
-    def open(self) -> np.ndarray:
-        """The rows, memory-mapped: what the machine has memory for stays there, the rest comes from the disk."""
+    def open(self) -> RowFile:
+        """The answers, row by row: view v of poster i is row `VIEWS` * i + v."""
         shape = (*self.shape[1:], self.shape[0]) if len(self.shape) == 3 else self.shape
-        return np.memmap(self.path, NUMBER, "r", shape=(self.n, VIEWS, *shape))
+        return RowFile(self.path, shape, NUMBER)
 
 
 def half_answers(
@@ -92,30 +94,54 @@ class HalfwayLoader(DataLoader):
     The training side takes each poster as it is or mirrored, at random from torch's generator.
     """
 
-    def __init__(self, file: HalfwayFile, rows: np.ndarray, targets: np.ndarray, training: bool, **loading: Any):
-        super().__init__(
-            dataset=range(len(rows)), shuffle=training, drop_last=training and len(rows) >= loading["bs"], **loading
-        )
+    def __init__(
+        self,
+        file: HalfwayFile,
+        rows: np.ndarray,
+        targets: np.ndarray,
+        training: bool,
+        whole_steps: bool,
+        **loading: Any,
+    ):
+        """`whole_steps` drops an incomplete last batch in training."""
+        super().__init__(dataset=range(len(rows)), shuffle=training, drop_last=training and whole_steps, **loading)
         self.file, self.channels_last = file, len(file.shape) == 3
         self.rows, self.targets, self.training = rows, torch.from_numpy(targets.astype(np.float32)), training
 
     def create_batches(self, samples: Iterator[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        kept = self.file.open()  # closed with the epoch: an open file cannot be removed on Windows
-        while len(chosen := np.fromiter(islice(samples, self.bs), int)):
-            if self.drop_last and len(chosen) < self.bs:
-                return
-            views = torch.randint(VIEWS, (len(chosen),)).numpy() if self.training else 0
-            maps = torch.from_numpy(kept[self.rows[chosen], views]).float()
-            yield maps.movedim(-1, 1) if self.channels_last else maps, self.targets[chosen]
+        with closing(self.file.open()) as kept:
+            while len(chosen := np.fromiter(islice(samples, self.bs), int)):
+                if self.drop_last and len(chosen) < self.bs:
+                    return
+                views = torch.randint(VIEWS, (len(chosen),)).numpy() if self.training else 0
+                maps = torch.from_numpy(kept.take(VIEWS * self.rows[chosen] + views)).float()
+                yield maps.movedim(-1, 1) if self.channels_last else maps, self.targets[chosen]
 
 
 def halfway_dataloaders(
-    file: HalfwayFile, truth: np.ndarray, is_valid: np.ndarray, batch_size: int, device: torch.device
+    file: HalfwayFile,
+    truth: np.ndarray,
+    is_valid: np.ndarray,
+    batch_size: int,
+    device: torch.device,
+    processes: int = 1,
 ) -> DataLoaders:
-    """Training and validation batches; truth (N, L) bool and is_valid (N,) bool, in the file's order."""
+    """Training and validation batches; truth (N, L) bool and is_valid (N,) bool, in the file's order.
+
+    Of several `processes`, each takes `batch_size` posters a step.
+    """
     sides = [(np.flatnonzero(is_valid == valid), valid) for valid in (False, True)]
     loaders = [
-        HalfwayLoader(file, rows, truth[rows], training=not valid, bs=batch_size, device=device, num_workers=0)
+        HalfwayLoader(
+            file,
+            rows,
+            truth[rows],
+            training=not valid,
+            whole_steps=len(rows) >= batch_size * processes,
+            bs=batch_size,
+            device=device,
+            num_workers=0,
+        )
         for rows, valid in sides
     ]
     return DataLoaders(*loaders, device=device)

@@ -16,6 +16,7 @@ from lobbycard.poster.machine import cpu_name
 
 Runtime = Literal["auto", "onnx", "torch", "fastai"]
 Precision = Literal["fp32", "fast"]
+THREADS = 0  # that ONNX Runtime may use, 0 for all cores; workers that share a machine set it
 PACKAGES = {"onnx": "onnxruntime", "torch": "torch", "fastai": "fastai"}
 FAST = {"onnx": "int8", "torch": "bf16"}  # what `fast` means in each runtime
 
@@ -90,6 +91,7 @@ def onnx_logits(model: str | bytes, alone: bool = True) -> Logits:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
     if not alone:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # it warns about the machine's devices, which is nobody's concern here

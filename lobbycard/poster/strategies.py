@@ -129,7 +129,9 @@ def run_phases(
         set_size(phase.size)
         checkpoint.end_in = soup.end(number) if phase.anew else None
         if phase.anew and checkpoint.state.epoch == 0:
-            soup.begin(learn.model, first=number == 0 or not phases[number - 1].anew)
+            if number == 0 or not phases[number - 1].anew:
+                checkpoint.processes.by_first(lambda: soup.begin(learn.model, first=True))
+            soup.begin(learn.model, first=False)
         learn.freeze() if phase.frozen else learn.unfreeze()
         learn.model.zero_grad(set_to_none=True)  # fastai steps whatever has a gradient, frozen or not
         checkpoint.phase_name = phase.name

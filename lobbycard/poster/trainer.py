@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from torch import nn
@@ -21,7 +22,7 @@ from lobbycard.poster.artifact import WEIGHTS, ModelFolder, open_model
 from lobbycard.poster.checkpoint import STATE, load_state
 from lobbycard.poster.config import Config
 from lobbycard.poster.curve import measure_curve
-from lobbycard.poster.data import poster_dataloaders
+from lobbycard.poster.data import poster_dataloaders, poster_pixels
 from lobbycard.poster.dataset import (
     Dataset,
     choose_movies,
@@ -37,7 +38,9 @@ from lobbycard.poster.inference import frozen_forward, network_outputs
 from lobbycard.poster.learning import poster_learner, set_prior, suggest_lr
 from lobbycard.poster.levels import find_levels, with_levels
 from lobbycard.poster.measure import Measured, measure
+from lobbycard.poster.network import layer_groups
 from lobbycard.poster.precision import choose_device, choose_precision
+from lobbycard.poster.processes import Processes
 from lobbycard.poster.refit import train_on_all
 from lobbycard.poster.release import add_curve, release
 from lobbycard.poster.strategies import choose_strategy
@@ -46,8 +49,7 @@ from lobbycard.progress import progress
 from lobbycard.report.growth import in_brief
 from lobbycard.report.words import metrics_table
 
-# Settings that may differ between a run and its resumption. `workers` draw augmentations of their own, which ends in
-# other, equally good weights; the movies are compared by what they are, not by where they lie.
+# Settings that may differ between a run and its resumption. The movies are compared by what they are, not by where they lie.
 FREE_ON_RESUME = (
     "resume",
     "learning_curve",
@@ -95,7 +97,11 @@ class MovieGenreTrainer:
         self.chosen = ""  # which of the weights that the training came by go out, in words
         self.refitted: nn.Module | None = None  # the network that goes out, where it is not the one that was measured
         self.answers = self.checkpoints  # where the frozen half's answers are kept
-        self.device = choose_device(self.config.device)
+        self.processes = Processes.from_environment()
+        if not self.processes.first:
+            self.say = lambda text: None
+        self.device = self.processes.place(choose_device(self.config.device))
+        self.processes.meet(self.device)
         self.precision = choose_precision(self.device, self.config.precision)
         if self.config.strategy == "probe" and self.device.type == "cpu":
             self.precision = (
@@ -113,6 +119,7 @@ class MovieGenreTrainer:
             self.data = choose_movies(self.config, self.say)
         # Wrong networks, weights and sizes must not be found out after the download.
         self.config = self.config.settled(choose_strategy(self.config, self.device, self._body))
+        self._check_processes()
         if self.config.strategy in ("cached", "probe") and not self.config.pretrained:
             self.say(
                 f"  --weights none: {self.config.strategy} keeps layers as they are, here as they were drawn at random, "
@@ -125,30 +132,40 @@ class MovieGenreTrainer:
     def download(self) -> Dataset:
         """Fetch the posters that are not there yet, as `Config.download` allows. Raises InputError when none can be had."""
         with self._stage("posters"):
-            self.data = fetch_posters(self._need("data", "load"), self.config, self.say)
+            data = self._need("data", "load")
+            self.data = self.processes.by_first(lambda: fetch_posters(data, self.config, self.say))
         return self.data
 
     def split(self) -> Dataset:
         """Set the measuring side apart, so that no movie and no near-identical art stands on both. Raises InputError."""
         with self._stage("splitting"):
-            if self.config.resume:
-                self.data = resume_split(self._need("data", "load"), self._saved_split, self.config, self.say)
-            elif self.config.split_from is not None:
-                self.data = given_split(self._need("data", "load"), self.config, self.say)
-            else:
-                self.data = split_posters(self._need("data", "load"), self.config, self.say)
-            if self.config.start_from is not None:
-                earlier = sides(self._earlier)
-                self.data = count_seen(self.data, earlier and earlier["train"], self.say)
+            data = self._need("data", "load")
+            self.data = self.processes.by_first(lambda: self._set_apart(data))
         return self.data
+
+    def _set_apart(self, data: Dataset) -> Dataset:
+        if self.config.resume:
+            data = resume_split(data, self._saved_split, self.config, self.say)
+        elif self.config.split_from is not None:
+            data = given_split(data, self.config, self.say)
+        else:
+            data = split_posters(data, self.config, self.say)
+        if self.config.start_from is not None:
+            earlier = sides(self._earlier)
+            data = count_seen(data, earlier and earlier["train"], self.say)
+        return data
 
     @cached_property
     def learn(self) -> Learner:
         """A plain fastai Learner on the training and validation posters; made when it is first asked for."""
         self._need("data", "split")
         set_seed(self.config.seed)  # the loaders draw their order from Python's generator
-        dls = self._dataloaders(self.size)
-        return poster_learner(dls, self.network, self.config, self.device, self.precision, self.config.out)
+        return self.learner(self._dataloaders(self.size), self.network)
+
+    def learner(self, dls: DataLoaders, network: nn.Module, splitter: Callable = layer_groups) -> Learner:
+        """A Learner on loaders of this run and its network, or a part of that; the first process alone tracks."""
+        tracked = self.config if self.processes.first else replace(self.config, tracker="none")
+        return poster_learner(dls, network, tracked, self.device, self.precision, self.config.out, splitter)
 
     def fit(self) -> None:
         """Train by the configured strategy. Raises InputError when weights cannot be had or memory runs out."""
@@ -157,12 +174,13 @@ class MovieGenreTrainer:
             f"  {self.architecture.name} ({self.architecture.library}), {self.config.strategy}, "
             f"{self.size[0]} x {self.size[1]} px, {self.precision} on {self.device}"
         )
-        if not self.config.resume:
+        if not self.config.resume and self.processes.first:
             # An older run's state must not meet this run's split: resumed, it would have seen what it is measured on.
             (self.checkpoints / STATE).unlink(missing_ok=True)
             write_split(self._saved_split, self.data.frame, self.data.frame["hash"].to_numpy())
         with self._stage("training"):
             train(self)
+        self.processes.part()
 
     def find_lr(self) -> float:
         """Print, plot (lr_find.png in the model folder) and return the learning rate that fastai's finder suggests."""
@@ -172,7 +190,11 @@ class MovieGenreTrainer:
         return suggestion
 
     def evaluate(self) -> Measured:
-        """Calibrate, fit thresholds and measure on the validation side, with the fp32 network that goes out."""
+        """Calibrate, fit thresholds and measure on the validation side, with the fp32 network that goes out.
+
+        Raises InputError in a process that only helps the first one to train.
+        """
+        self._need_first("evaluate")
         data = self._need("data", "split")
         valid = data.side(True)
         with self._stage("measuring"):
@@ -200,7 +222,8 @@ class MovieGenreTrainer:
         return self.refitted
 
     def export(self) -> ModelFolder:
-        """Write the model folder, `model.json` last. Raises InputError when the runtimes disagree."""
+        """Write the model folder, `model.json` last. Raises InputError when the runtimes disagree, and as `evaluate`."""
+        self._need_first("export")
         self._need("measured", "evaluate")
         with self._stage("exporting"):
             self.folder = release(self)
@@ -244,12 +267,17 @@ class MovieGenreTrainer:
             return "stopped. The last finished epoch is saved: run the same command with --resume to go on"
         return "stopped. Posters that were downloaded are kept: run the same command again to go on"
 
-    def run(self) -> ModelFolder:
-        """All stages. After SIGINT or SIGTERM, `resume=True` goes on from the last finished epoch."""
+    def run(self) -> ModelFolder | None:
+        """All stages; None in a process that only helps the first one to train.
+
+        After SIGINT or SIGTERM, `resume=True` goes on from the last finished epoch.
+        """
         self.load()
         self.download()
         self.split()
         self.fit()
+        if not self.processes.first:
+            return None  # the first process has what they trained together
         self.evaluate()
         if self.config.refit:
             self.refit()
@@ -260,6 +288,23 @@ class MovieGenreTrainer:
         return folder
 
     # -- what the stages share -------------------------------------------------------------------------------------
+
+    @property
+    def batch_share(self) -> int:
+        """Posters a step, in this process."""
+        return self.processes.share(self.config.batch_size)
+
+    def _check_processes(self) -> None:
+        """What is not shared out is not started in several processes. Raises InputError."""
+        config = self.config
+        if self.processes.count > 1:
+            alone = {"--strategy probe": config.strategy == "probe", "--learning-curve": config.learning_curve,
+                     "--refit": config.refit, "--find-lr": config.find_lr}  # fmt: skip
+            if given := [flag for flag, is_given in alone.items() if is_given]:
+                raise InputError(
+                    f"{given[0]} runs in one process, {self.processes.count} were started: leave torchrun out"
+                )
+            self.processes.share(config.batch_size)
 
     @property
     def checkpoints(self) -> Path:
@@ -349,8 +394,10 @@ class MovieGenreTrainer:
 
     def _dataloaders(self, size: tuple[int, int]):
         config, data = self.config, self.data
+        paths = [Path(path) for path in data.frame["path"]]
+        pixels = poster_pixels(paths, config.images, size, config.workers, self.say)
         return poster_dataloaders(
-            data.frame, data.labels, size, self.mean, self.std, config.batch_size, self.device, config.workers
+            data.frame, data.labels, pixels, self.mean, self.std, self.batch_share, self.device, self.processes.count
         )
 
     @contextmanager
@@ -359,6 +406,10 @@ class MovieGenreTrainer:
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def _need_first(self, stage: str) -> None:
+        if not self.processes.first:
+            raise InputError(f"{stage}() runs in the first process alone: ask trainer.processes.first")
 
     def _need(self, attribute: str, stage: str) -> Any:
         if getattr(self, attribute) is None or (

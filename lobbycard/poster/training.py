@@ -17,7 +17,7 @@ from lobbycard.poster.checkpoint import BEST, HISTORY, Checkpoint, RunState, rea
 from lobbycard.poster.halfway import HalfwayFile, half_answers, halfway_dataloaders
 from lobbycard.poster.halves import Halves, cut
 from lobbycard.poster.inference import frozen_forward, network_outputs, pixel_batches, without_head
-from lobbycard.poster.learning import DIVERGED, fitting, poster_learner
+from lobbycard.poster.learning import DIVERGED, fitting
 from lobbycard.poster.network import head_name
 from lobbycard.poster.probe import fit_head, set_head
 from lobbycard.poster.refit import refit_folder
@@ -34,24 +34,30 @@ FITTED = "fitted"  # of the head's row in the history, before anything was train
 
 def train(trainer: "MovieGenreTrainer") -> None:
     """Train `trainer.network` by `config.strategy`, and keep its weights in checkpoints/. Raises InputError."""
-    for left in trainer.checkpoints.glob(".*.part*"):  # of a run killed while it saved
-        left.unlink()
     config, measured = trainer.config, bool(trainer.data.frame["is_valid"].any())
+    state = RunState(trainer.settings)
     checkpoint = Checkpoint(
-        trainer.checkpoints, RunState(trainer.settings), config.seed, config.patience, trainer.say, measured
+        trainer.checkpoints, state, config.seed, config.patience, trainer.say, measured, trainer.processes
     )
     if config.resume:
         checkpoint.load()  # refuses other settings before anything is put in the place of what is there
-    else:
-        forget_answers(trainer.checkpoints)  # of an earlier run that was stopped
-        Soup(trainer.checkpoints).clear()
-        shutil.rmtree(refit_folder(config.out), ignore_errors=True)
+    trainer.processes.by_first(lambda: _sweep(trainer))
     if config.strategy == "probe":
         _probe(trainer)
     elif config.strategy == "cached":
         _upper_half(trainer, checkpoint)
     else:
         _run(trainer, checkpoint, lambda: trainer.learn, trainer.network)
+
+
+def _sweep(trainer: "MovieGenreTrainer") -> None:
+    """Remove what an earlier run left: parts of files, and in a run that begins anew what it had kept."""
+    for left in trainer.checkpoints.glob(".*.part*"):  # of a run killed while it saved
+        left.unlink()
+    if not trainer.config.resume:
+        forget_answers(trainer.checkpoints)
+        Soup(trainer.checkpoints).clear()
+        shutil.rmtree(refit_folder(trainer.config.out), ignore_errors=True)
 
 
 def _upper_half(trainer: "MovieGenreTrainer", checkpoint: Checkpoint) -> None:
@@ -62,26 +68,32 @@ def _upper_half(trainer: "MovieGenreTrainer", checkpoint: Checkpoint) -> None:
     file = halfway_file(trainer, halves)
     kept = trainer.answers / FEATURES
     another_runs = trainer.answers != trainer.checkpoints  # that has just made them, of the same movies
-    if not ((config.resume or another_runs) and file.whole and kept.is_file()):
-        trainer.say(
-            f"  the lower {halves.share:.0%} of the network stays as it is: its answers take {file.size / 1e9:.1f} GB"
-        )
-        features = _answer_halfway(trainer, halves, file)
-        with atomic_path(kept) as part, part.open("wb") as features_file:
-            np.save(features_file, features)
-    if not config.resume:
-        _fit_head(trainer, np.load(kept, allow_pickle=False)[~is_valid])
+
+    def prepare() -> None:  # the other processes get the fitted head when they begin to train together
+        if not ((config.resume or another_runs) and file.whole and kept.is_file()):
+            trainer.say(
+                f"  the lower {halves.share:.0%} of the network stays as it is: its answers take {file.size / 1e9:.1f} GB"
+            )
+            features = _answer_halfway(trainer, halves, file)
+            with atomic_path(kept) as part, part.open("wb") as features_file:
+                np.save(features_file, features)
+        if not config.resume:
+            _fit_head(trainer, np.load(kept, allow_pickle=False)[~is_valid])
+
+    trainer.processes.by_first(prepare)
 
     def learner() -> Learner:
         set_seed(config.seed)
-        dls = halfway_dataloaders(file, data.truth, is_valid, config.batch_size, trainer.device)
-        one_group = lambda upper: [list(upper.parameters())]  # noqa: E731
-        return poster_learner(dls, halves.upper, config, trainer.device, trainer.precision, config.out, one_group)
+        dls = halfway_dataloaders(
+            file, data.truth, is_valid, trainer.batch_share, trainer.device, trainer.processes.count
+        )
+        return trainer.learner(dls, halves.upper, lambda upper: [list(upper.parameters())])
 
     _run(trainer, checkpoint, learner, halves.upper)
-    _keep_weights(trainer)  # of the whole network, not of its upper half
-    if not (config.refit or another_runs):
-        forget_answers(trainer.checkpoints)
+    if trainer.processes.first:
+        _keep_weights(trainer)  # of the whole network, not of its upper half
+        if not (config.refit or another_runs):
+            forget_answers(trainer.checkpoints)
 
 
 def _probe(trainer: "MovieGenreTrainer") -> None:
@@ -102,7 +114,7 @@ def _run(
     checkpoint.load_weights(network)
     learn, phases, soup = make_learner(), repeated(PHASED[config.strategy](config), config.soup), Soup(folder)
     checkpoint.learn = learn
-    with fitting(learn, config):
+    with fitting(learn, config), trainer.processes.together(learn):
         if not config.resume:
             if config.strategy == "cached" and checkpoint.measured:
                 checkpoint.judge(FITTED)  # where training makes nothing better of the fitted head, that goes out
@@ -110,13 +122,17 @@ def _run(
         run_phases(learn, phases, checkpoint, trainer.set_size, soup)
         trainer.set_size(phases[-1].size)  # resumed after its last epoch, a run has not come past its sizes
         if phases[-1].anew and state.history[-1]["phase"] != SOUP:
+            trainer.processes.wait()  # for the last end to be on the disk
             soup.pour(learn.model, [number for number, phase in enumerate(phases) if phase.anew])
             checkpoint.learn = learn  # which fastai has taken from it
             checkpoint.judge(SOUP)
+    trainer.processes.wait()
     best = read_weights(folder / BEST)
     # Resumed after its training had ended, a run of `cached` finds the whole network's weights there, not the upper half's.
     network.load_state_dict({name: best[name] for name in network.state_dict()})
-    soup.clear()
+    trainer.processes.wait()
+    if trainer.processes.first:
+        soup.clear()
     trainer.history = state.history
     if not checkpoint.measured:
         if not all(torch.isfinite(value).all() for value in best.values() if value.is_floating_point()):
