@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from lobbycard.cluster import Engine
 from lobbycard.errors import InputError
 from lobbycard.files import check_destination
 from lobbycard.front import front_door
@@ -31,6 +32,7 @@ def predict(
     runtime: Runtime = "auto",
     precision: Precision = "fp32",
     trust: bool = False,
+    engine: Engine = "local",
 ) -> None:
     """Genres of pictures, folders of pictures, or the posters of a movie table, as CSV.
 
@@ -47,6 +49,7 @@ def predict(
         runtime: auto takes what was measured to be fastest
         precision: fast computes in int8 (ONNX Runtime) or bf16 (PyTorch)
         trust: --model is a fastai learner (.pkl) without its folder, and the code in it may run
+        engine: ray spreads the work over a Ray cluster, that of RAY_ADDRESS or one started here
     """
     from lobbycard.poster.answers import Choice, find_pictures, write_answers
     from lobbycard.poster.predictor import PosterPredictor
@@ -54,9 +57,8 @@ def predict(
     pictures = find_pictures(inputs, images)
     if out is not None:
         check_destination(out, map(Path, inputs))
-    failed = write_answers(
-        PosterPredictor.load(model, runtime, trust, precision), pictures, out, Choice(top_k, threshold, shift), tta
-    )
+    predictor = PosterPredictor.load(model, runtime, trust, precision)
+    failed = write_answers(predictor, pictures, out, Choice(top_k, threshold, shift), tta, engine)
     if failed:
         print(f"{failed} of {len(pictures)} pictures could not be read: see the error column", file=sys.stderr)
     if failed == len(pictures):
@@ -142,6 +144,7 @@ def download(
     connections: int = Config.connections,
     timeout: float = Config.timeout,
     retry_permanent: bool = False,
+    engine: Engine = "local",
 ) -> None:
     """Fetch the posters of a movie table, resumable; manifest.csv tells how each one ended.
 
@@ -151,6 +154,7 @@ def download(
         connections: open connections a host
         timeout: seconds to wait for a host
         retry_permanent: also try again what was missing or refused before
+        engine: ray spreads the work over a Ray cluster, whose machines all see --images; connections are those of all together
     """
     from lobbycard.catalog.download import DownloadOptions, coverage, format_coverage
     from lobbycard.catalog.download import download as fetch
@@ -160,7 +164,10 @@ def download(
     table = read_table(csv)
     print(table.summary())
     options = DownloadOptions(connections=connections, timeout=timeout, retry_permanent=retry_permanent)
-    manifest = fetch(table.frame, images, options, progress=progress)
+    settle = None
+    if engine == "ray":
+        from lobbycard.catalog.spread import settle_on_ray as settle
+    manifest = fetch(table.frame, images, options, progress=progress, settle=settle)
     have = set(manifest.loc[manifest["status"] == "ok", "file"])
     print(format_coverage(coverage(table.frame, have)))
     if not have:

@@ -3,14 +3,20 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lobbycard import files
+from lobbycard.errors import InputError
+from lobbycard.files import Growing
+from lobbycard.poster import answers
 from lobbycard.poster.predictor import PosterPredictor
 from lobbycard.scoring.decide import decide
 
@@ -149,3 +155,116 @@ def test_evaluate_says_when_the_model_was_trained_on_what_it_is_measured_on(trai
 def test_a_mistyped_folder_is_no_picture(trained, tmp_path):
     run = lobbycard("predict", "--model", trained.config.out, "nowhere", cwd=tmp_path)
     assert run.returncode == 2 and "error: nowhere: no such file or folder" in run.stderr
+
+
+SLOW = """
+import sys, time
+from lobbycard import files
+from lobbycard.poster import answers
+files.SAVED_EVERY, answers.WRITTEN = 0.0, 16
+write = files.Growing.write
+def slowly(self, *given):
+    write(self, *given)
+    time.sleep(0.2)
+files.Growing.write = slowly
+from lobbycard.__main__ import main
+main(sys.argv[1:])
+"""
+
+
+def killed_predict(given, out):
+    """Start it, slowed down, and kill it once some answers are on the disk."""
+    process = subprocess.Popen([sys.executable, "-c", SLOW, *map(str, given), "--out", str(out)], cwd=ROOT,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        notes = list(out.parent.glob(f".{out.name}*.json"))
+        if notes and json.loads(notes[0].read_text())["rows"] > 17:
+            break
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert notes and not out.exists()
+
+
+def test_predict_killed_goes_on_where_it_was_and_ends_in_the_same_bytes(trained, drawn, tmp_path):
+    bad, out = tmp_path / "not-there.jpg", tmp_path / "preds.csv"
+    given = ["predict", bad, *[drawn / "images"] * 4, "--model", trained.config.out]
+    assert lobbycard(*given, "--out", tmp_path / "whole.csv").returncode == 0
+    killed_predict(given, out)
+    done = lobbycard(*given, "--out", out)
+    assert re.search(r"going on after [1-9]\d* of [\d,]+ posters", done.stderr), done.stderr
+    assert "1 of " in done.stderr and "could not be read" in done.stderr  # the process that met it was killed
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert not list(tmp_path.glob(".preds*"))
+
+
+def test_predict_asked_for_something_else_begins_anew(trained, drawn, tmp_path):
+    out = tmp_path / "preds.csv"
+    given = ["predict", *[drawn / "images"] * 4, "--model", trained.config.out]
+    killed_predict(given, out)
+    done = lobbycard(*given, "--out", out, "--top-k", 1)
+    assert "going on" not in done.stderr
+    assert all("|" not in row["genres"] for row in rows_of(out)) and not list(tmp_path.glob(".preds*"))
+
+
+def test_two_learners_without_folders_are_not_taken_for_one(trained, tmp_path):
+    keys = []
+    for name in "ab":
+        learner = tmp_path / f"{name}.pkl"
+        learner.write_bytes((trained.config.out / "export.pkl").read_bytes())
+        with learner.open("ab") as file:
+            file.write(name.encode())
+        predictor = PosterPredictor.load(learner, trust=True)
+        keys.append(answers._key(predictor, [], answers.Choice(), False))
+    assert keys[0] != keys[1]
+
+
+def test_predict_to_a_file_that_another_process_is_writing_is_refused(trained, drawn, tmp_path):
+    given = ["predict", drawn / "images", "--model", trained.config.out, "--out", tmp_path / "preds.csv"]
+    with Growing(tmp_path / "preds.csv", "another"):
+        refused = lobbycard(*given)
+        assert refused.returncode == 2 and "another process is writing it; wait for that" in refused.stderr
+    assert lobbycard(*given).returncode == 0
+
+
+def test_a_picture_that_was_mended_meanwhile_is_answered_anew(trained, drawn, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "preds.csv"
+    shutil.copytree(drawn / "images", folder)
+    first = sorted(folder.glob("*.jpg"))[0]
+    whole = first.read_bytes()
+    first.write_bytes(whole[:500])
+    given = ["predict", folder, "--model", trained.config.out]
+    killed_predict(given, out)
+    first.write_bytes(whole)
+    done = lobbycard(*given, "--out", out)
+    assert "going on" not in done.stderr and "could not be read" not in done.stderr
+
+
+@pytest.mark.parametrize("stopped_by", [KeyboardInterrupt, InputError("no room")])
+def test_a_growing_file_has_each_row_once_however_its_writing_was_stopped(tmp_path, monkeypatch, stopped_by):
+    monkeypatch.setattr(files, "SAVED_EVERY", 1e9)
+
+    class Breaks:
+        """Stops after the bytes are in the file and before the caller hears of it."""
+
+        def encode(self, *given, **more):
+            file._file.write(b"half a row")
+            raise stopped_by
+
+    with pytest.raises((KeyboardInterrupt, InputError)), Growing(tmp_path / "rows", "k") as file:
+        file.write("one\ntwo\n", 2)
+        file.write(Breaks(), 1)
+    with Growing(tmp_path / "rows", "k") as file:
+        assert file.rows == 2
+        file.write("three\n", 1)
+    assert (tmp_path / "rows").read_text() == "one\ntwo\nthree\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["rows"]
+
+
+def test_growing_files_of_long_names_that_begin_alike_are_kept_apart(tmp_path):
+    names = [tmp_path / f"{'x' * 60}-{i}.csv" for i in range(2)]
+    with Growing(names[0], "k") as one, Growing(names[1], "k") as other:
+        one.write("1", 1)
+        other.write("2", 1)
+    assert [name.read_text() for name in names] == ["1", "2"]

@@ -10,9 +10,9 @@ import re
 import secrets
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -59,6 +59,7 @@ PLACEHOLDER_URL = re.compile(  # not after a letter: "casino_poster.jpg" and "ki
 )
 
 Progress = Callable[[int, str], AbstractContextManager[Any]]
+Note = Callable[[Entry], None]
 
 
 class Task(NamedTuple):
@@ -71,12 +72,17 @@ class Task(NamedTuple):
     ours: bool  # what may lie there was fetched by us, and is no longer wanted
 
 
+# Settles tasks in a folder: notes each row, and yields it.
+Settler = Callable[[list[Task], Path, DownloadOptions, Note], Iterator[Entry]]
+
+
 def download(
     frame: pd.DataFrame,
     folder: Path,
     options: DownloadOptions | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] = print,
+    settle: Settler | None = None,
 ) -> pd.DataFrame:
     """Bring the pictures of `frame` into `folder`, and return the manifest of them.
 
@@ -92,6 +98,7 @@ def download(
         progress: called with the number of pictures to settle and a word; gives a context whose value has
             `update(n)` and `set_postfix_str(text)`. None is silent.
         say: takes a line of text, at the start and at the end.
+        settle: who does the work; `settle_here` if None.
 
     Returns:
         one row a file of `frame`, in its order, with MANIFEST_COLUMNS.
@@ -100,7 +107,7 @@ def download(
         InputError: the folder cannot be written to, its manifest is none, or `file` is no plain name.
         KeyboardInterrupt: after what was fetched has been entered in the manifest.
     """
-    options, folder = options or DownloadOptions(), Path(folder)
+    options, folder, settle = options or DownloadOptions(), Path(folder), settle or settle_here
     urls = _urls(frame)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -122,7 +129,12 @@ def download(
                 with open_journal(folder) as note:
                     for entry in news:
                         note(entry)
-                    _settle(tasks, folder, options, note, fresh, progress)
+                    with (
+                        closing(settle(tasks, folder, options, note)) as entries,
+                        closing(_watched(entries, len(tasks), progress)) as watched,
+                    ):
+                        for entry in watched:
+                            fresh[entry.file] = entry
                     for entry in _stand_ins(folder, known | settled | fresh):
                         fresh[entry.file] = entry
                         note(entry)
@@ -164,16 +176,15 @@ def _plan(file: str, url: str, folder: Path, known: Entry | None, options: Downl
     return Task(file, url, look, otherwise, ours) if look or not otherwise else otherwise
 
 
-def _settle(
-    tasks: list[Task],
-    folder: Path,
-    options: DownloadOptions,
-    note: Callable[[Entry], None],
-    fresh: dict[str, Entry],
-    progress: Progress | None,
-) -> None:
-    """Settle every task, journal each row as it comes, and gather them in `fresh`."""
-    transport = Transport(options)
+def settle_here(
+    tasks: list[Task], folder: Path, options: DownloadOptions, note: Note, kept: Transport | None = None
+) -> Iterator[Entry]:
+    """Settle every task in threads of this process: each row is noted at once, and yielded soon after.
+
+    Args:
+        kept: a transport that knows the hosts from earlier tasks, and is left open for later ones.
+    """
+    transport = kept or Transport(options)
 
     def settle(task: Task) -> Entry:
         entry = _adopt(task, folder) if task.look else None
@@ -183,22 +194,29 @@ def _settle(
 
     # As many threads as connections: with no thread left to open another, the limit holds for redirects too.
     pool = ThreadPoolExecutor(options.connections, thread_name_prefix="download")
-    failed: Counter[str] = Counter()
     try:
-        with progress(len(tasks), "pictures") if progress else nullcontext() as bar:
-            for future in as_completed([pool.submit(settle, task) for task in tasks]):
-                entry = future.result()
-                fresh[entry.file] = entry
-                if entry.status != "ok":
-                    failed[entry.status] += 1
-                if bar is not None:
-                    bar.update(1)
-                    if entry.status != "ok":
-                        bar.set_postfix_str(", ".join(f"{n} {status}" for status, n in failed.most_common()))
+        for future in as_completed([pool.submit(settle, task) for task in tasks]):
+            yield future.result()
     finally:
-        transport.stop.set()
+        if kept is None:
+            transport.stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
-        transport.close()
+        if kept is None:
+            transport.close()
+
+
+def _watched(entries: Iterator[Entry], expected: int, progress: Progress | None) -> Iterator[Entry]:
+    """The same rows, with what has failed so far beside the progress."""
+    failed: Counter[str] = Counter()
+    with progress(expected, "pictures") if progress else nullcontext() as bar:
+        for entry in entries:
+            yield entry
+            if entry.status != "ok":
+                failed[entry.status] += 1
+            if bar is not None:
+                bar.update(1)
+                if entry.status != "ok":
+                    bar.set_postfix_str(", ".join(f"{n} {status}" for status, n in failed.most_common()))
 
 
 def _adopt(task: Task, folder: Path) -> Entry | None:

@@ -75,9 +75,14 @@ def read_entries(folder: Path) -> dict[str, Entry]:
                     "move that file away, pictures that are in the folder are not fetched again"
                 )
             entries |= _parse(file)
-    with suppress(FileNotFoundError), (folder / JOURNAL).open(encoding="utf-8", newline="", errors="replace") as file:
-        entries |= _parse(file)
+    for journal in _journals(folder):
+        with suppress(FileNotFoundError), journal.open(encoding="utf-8", newline="", errors="replace") as file:
+            entries |= _parse(file)
     return entries
+
+
+def _journals(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"{Path(JOURNAL).stem}*{Path(JOURNAL).suffix}"))
 
 
 def write_entries(folder: Path, entries: dict[str, Entry]) -> None:
@@ -90,14 +95,19 @@ def write_entries(folder: Path, entries: dict[str, Entry]) -> None:
         writer.writerow(MANIFEST_COLUMNS)
         writer.writerows(_cells(entries[file]) for file in sorted(entries))
     # Windows lets nobody remove a journal that another process has open; merged once more it does no harm.
-    with suppress(OSError):
-        (folder / JOURNAL).unlink()
+    for journal in _journals(folder):
+        with suppress(OSError):
+            journal.unlink()
 
 
 @contextmanager
-def open_journal(folder: Path) -> Iterator[Callable[[Entry], None]]:
-    """A function that appends one row and hands it to the operating system; threads may share it."""
-    path, lock = folder / JOURNAL, threading.Lock()
+def open_journal(folder: Path, process: str = "") -> Iterator[Callable[[Entry], None]]:
+    """A function that appends one row and hands it to the operating system; threads may share it.
+
+    Processes that write at the same time, from whatever machine, need a journal each: each is another `process`.
+    """
+    name = Path(JOURNAL).stem + f".{process}" * bool(process) + Path(JOURNAL).suffix
+    path, lock = folder / name, threading.Lock()
     # What a killed run left of its last line must not become the beginning of ours.
     torn = path.exists() and not path.read_bytes().endswith(b"\n")
     with path.open("a", encoding="utf-8", errors="replace", newline="") as file:

@@ -1,22 +1,30 @@
 """`python -m lobbycard predict`: pictures, folders or a movie table in, one CSV row a picture out, errors included."""
 
 import csv
+import hashlib
+import io
+import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
 import numpy as np
 
+from lobbycard import __version__, cluster
+from lobbycard.cluster import Engine
 from lobbycard.errors import InputError
-from lobbycard.files import atomic_path, check_destination
+from lobbycard.files import Growing, check_destination, sha256
+from lobbycard.poster import runtimes
 from lobbycard.poster.predictor import PosterPredictor, decided
 from lobbycard.progress import progress
 from lobbycard.scoring.decide import decide
 
+WRITTEN = 64  # rows written at a time
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif"}
 
 
@@ -68,27 +76,108 @@ def find_pictures(inputs: Sequence[str], images: Path | None = None) -> list[Pat
 
 
 def write_answers(
-    predictor: PosterPredictor, pictures: Sequence[Path], out: Path | None, choice: Choice, tta: bool = False
+    predictor: PosterPredictor,
+    pictures: Sequence[Path],
+    out: Path | None,
+    choice: Choice,
+    tta: bool = False,
+    engine: Engine = "local",
 ) -> int:
     """Write the CSV (to standard output if `out` is None) and return how many pictures could not be read.
 
     Columns: `image`, `genres` (decided, joined by `|`), `error`, then one probability a label in the model's order.
-    The file is whole or not there; memory does not grow with the number of pictures.
+    The file is whole or not there; killed, the same call goes on with the pictures that are missing. Memory does not grow with
+    the number of pictures.
+
+    Args:
+        engine: `ray` asks workers of a Ray cluster, all of which have to see the same model folder and pictures.
+
+    Raises:
+        InputError: nothing can be written at `out`, a flag is impossible, or the cluster cannot be had.
     """
     if out is not None:
         if out.suffix.lower() in PICTURES:  # `--out *.jpg`, made longer by the shell, would cost a picture
             raise InputError(f"--out {out}: expected the name of the CSV to write, got that of a picture")
         check_destination(out, [*pictures, *predictor.folder.all_files])
     choice(np.zeros((1, len(predictor.labels))), predictor.thresholds)  # impossible flags fail before the work begins
+    answer = _answer if engine == "local" else _answer_on_ray
+    header = as_csv([["image", "genres", "error", *predictor.labels]])
+    if out is None:
+        sys.stdout.write(header)
+        return answer(predictor, pictures, choice, tta, lambda text, rows: sys.stdout.write(text))
+    with Growing(out, _key(predictor, pictures, choice, tta)) as file:
+        done = max(0, file.rows - 1)
+        if file.rows:
+            print(f"  going on after {done:,} of {len(pictures):,} posters", file=sys.stderr)
+        else:
+            file.write(header, 1)
+        answer(predictor, pictures, choice, tta, file.write, done)
+    return _failed(out)
+
+
+def _answer(
+    predictor: PosterPredictor,
+    pictures: Sequence[Path],
+    choice: Choice,
+    tta: bool,
+    write: Callable[[str, int], Any],
+    done: int = 0,
+) -> int:
+    """Write the rows of `pictures`, some at a time, from the one after `done`; returns how many have an error."""
     failed = 0
-    with _opened(out) as file, progress(len(pictures), "posters") as bar:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["image", "genres", "error", *predictor.labels])
-        for row in _rows(predictor, pictures, choice, tta):
-            writer.writerow(row)
-            failed += bool(row[2])
-            bar.update(1)
+    with progress(len(pictures), "posters") as bar:
+        bar.update(done)
+        rows = _rows(predictor, islice(pictures, done, None), choice, tta)
+        while some := list(islice(rows, WRITTEN)):
+            write(as_csv(some), len(some))
+            failed += sum(bool(row[2]) for row in some)
+            bar.update(len(some))
     return failed
+
+
+def _answer_on_ray(
+    predictor: PosterPredictor,
+    pictures: Sequence[Path],
+    choice: Choice,
+    tta: bool,
+    write: Callable[[str, int], Any],
+    done: int = 0,
+) -> int:
+    """`_answer`, by workers that load the model themselves."""
+    folder, paths = predictor.folder, [os.fsencode(path) for path in pictures]  # a name need not be text
+    if "files" not in folder.about:
+        raise InputError(f"--engine ray: expected a model folder, {folder.path} is a learner without one")
+    made_with = {"model": str(folder.path.resolve()), "runtime": predictor.runtime, "choice": choice, "tta": tta,
+                 "precision": "fp32" if predictor.precision == "fp32" else "fast", "cwd": str(Path.cwd())}  # fmt: skip
+    failed = 0
+    with progress(len(pictures), "posters") as bar:
+        bar.update(done)
+        for batch in cluster.spread(paths, Answerer, made_with, first=done):
+            write(b"".join(batch["text"]).decode(), len(batch["text"]))
+            failed += int(batch["failed"].sum())
+            bar.update(len(batch["text"]))
+    return failed
+
+
+class Answerer:
+    """What a worker of a cluster has: the model, loaded once, which answers pictures by their paths."""
+
+    def __init__(self, model: str, runtime: str, precision: str, choice: Choice, tta: bool, cwd: str, threads: int):
+        runtimes.THREADS = threads
+        with suppress(OSError):  # of another machine: absolute paths alone are found there
+            os.chdir(cwd)
+        self.predictor = PosterPredictor.load(Path(model), runtime, precision=precision)
+        self.choice, self.tta = choice, tta
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """`item` (B,) are paths as bytes; gives `text`, a line of the CSV each, in UTF-8, and whether it `failed`."""
+        paths = [Path(os.fsdecode(path)) for path in batch["item"]]
+        rows = list(_rows(self.predictor, paths, self.choice, self.tta))
+        return {
+            "number": batch["number"],
+            "text": np.array([as_csv([row]).encode(errors="backslashreplace") for row in rows], dtype=object),
+            "failed": np.array([bool(row[2]) for row in rows]),
+        }
 
 
 def _rows(predictor: PosterPredictor, pictures: Iterable[Path], choice: Choice, tta: bool) -> Iterator[list[str]]:
@@ -100,11 +189,32 @@ def _rows(predictor: PosterPredictor, pictures: Iterable[Path], choice: Choice, 
         yield [path.as_posix(), "|".join(genres), "", *(f"{p:.6f}" for p in probabilities)]
 
 
-@contextmanager
-def _opened(out: Path | None) -> Iterator[TextIO]:
-    if out is None:
-        yield sys.stdout
-        return
-    # A name that is no text (bytes of another encoding, on Linux) is shown with its bytes escaped.
-    with atomic_path(out) as part, part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        yield file
+def as_csv(rows: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _failed(out: Path) -> int:
+    """Rows with an error in a finished file, those of an earlier process among them."""
+    with out.open(encoding="utf-8", newline="") as file:
+        return sum(bool(row["error"]) for row in csv.DictReader(file))
+
+
+def _key(predictor: PosterPredictor, pictures: Sequence[Path], choice: Choice, tta: bool) -> str:
+    """What the answers depend on: a file that was begun with anything else is not gone on with."""
+    digest = hashlib.sha256()
+    about, path = predictor.folder.about, predictor.folder.path
+    files = about.get("files") or sha256(path)  # of a learner without a folder
+    model = [files, about.get("thresholds"), about.get("labels")]
+    digest.update(
+        json.dumps([__version__, model, predictor.runtime, predictor.precision, asdict(choice), tta]).encode()
+    )
+    for path in pictures:
+        try:
+            stat = path.stat()
+            there = (stat.st_size, stat.st_mtime_ns)
+        except OSError:
+            there = (0, 0)
+        digest.update(b"%b\0%d %d\0" % (os.fsencode(path), *there))
+    return digest.hexdigest()
