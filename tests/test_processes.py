@@ -57,7 +57,9 @@ def test_two_processes_train_one_network_and_measure_it_on_all_validation_poster
     alone = history(tmp_path / "one")
     assert [row["phase"] for row in rows] == [row["phase"] for row in alone]
     for both, one in zip(rows, alone, strict=True):
-        assert float(both["valid_loss"]) == pytest.approx(float(one["valid_loss"]), rel=0.05)
+        # What lies above frozen layers drawn at random explodes at first: half a batch's statistics make a difference there.
+        near = 0.02 if both["phase"] == "fitted" else 0.2 if strategy.startswith("cached") else 0.05
+        assert float(both["valid_loss"]) == pytest.approx(float(one["valid_loss"]), rel=near)
     left = {path.name for path in (tmp_path / "two" / "checkpoints").iterdir()}
     assert left == {path.name for path in (tmp_path / "one" / "checkpoints").iterdir()}
 

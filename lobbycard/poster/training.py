@@ -69,7 +69,7 @@ def _upper_half(trainer: "MovieGenreTrainer", checkpoint: Checkpoint) -> None:
     kept = trainer.answers / FEATURES
     another_runs = trainer.answers != trainer.checkpoints  # that has just made them, of the same movies
 
-    def prepare() -> None:  # the other processes get the fitted head when they begin to train together
+    def prepare() -> dict[str, torch.Tensor]:
         if not ((config.resume or another_runs) and file.whole and kept.is_file()):
             trainer.say(
                 f"  the lower {halves.share:.0%} of the network stays as it is: its answers take {file.size / 1e9:.1f} GB"
@@ -79,8 +79,9 @@ def _upper_half(trainer: "MovieGenreTrainer", checkpoint: Checkpoint) -> None:
                 np.save(features_file, features)
         if not config.resume:
             _fit_head(trainer, np.load(kept, allow_pickle=False)[~is_valid])
+        return trainer.network.state_dict()
 
-    trainer.processes.by_first(prepare)
+    trainer.network.load_state_dict(trainer.processes.by_first(prepare))  # the fitted head is measured by all
 
     def learner() -> Learner:
         set_seed(config.seed)
