@@ -117,7 +117,7 @@ def test_auto_takes_what_was_measured_fastest_on_this_processor(folder, machine,
 def test_the_command_line_answers_in_the_fast_mode(folder, drawn, tmp_path, capsys):
     from lobbycard.__main__ import main
 
-    picture = str(sorted((drawn / "images").iterdir())[0])
+    picture = str(sorted((drawn / "images").glob("*.jpg"))[0])
     main(["predict", picture, "--model", str(folder.path), "--precision", "fast", "--out", str(tmp_path / "fast.csv")])
     main(["predict", picture, "--model", str(folder.path), "--out", str(tmp_path / "plain.csv")])
     assert (tmp_path / "fast.csv").read_text() != (tmp_path / "plain.csv").read_text()

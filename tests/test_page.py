@@ -74,7 +74,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def pictures(drawn):
-    return sorted((drawn / "images").iterdir())
+    return sorted((drawn / "images").glob("*.jpg"))
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ DROP, DROPS = "#drop input[type=file]", "#drops input[type=file]"
 
 @pytest.fixture(scope="module")
 def pictures(drawn):
-    return sorted((drawn / "images").iterdir())
+    return sorted((drawn / "images").glob("*.jpg"))
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def address(trained, tmp_path_factory):
 
 @pytest.fixture()
 def beside_a_poster(drawn, tmp_path, monkeypatch):
-    shutil.copy(sorted((drawn / "images").iterdir())[0], tmp_path / "poster.jpg")
+    shutil.copy(sorted((drawn / "images").glob("*.jpg"))[0], tmp_path / "poster.jpg")
     monkeypatch.chdir(tmp_path)
 
 

@@ -201,7 +201,7 @@ def test_only_the_intended_posters_are_near_duplicates(written, table):
 
 def test_posters_are_kept_when_they_are_whole_and_drawn_anew_when_asked_for_others(tmp_path):
     csv = write_sample(tmp_path, n=6, seed=1)
-    pictures = sorted((tmp_path / "images").iterdir())
+    pictures = sorted((tmp_path / "images").glob("*.jpg"))
     before = {path.name: path.read_bytes() for path in pictures}
     assert [path.name for path in pictures] == [f"tt{k:07d}.jpg" for k in range(1, 7)]
     marked = pictures[0]
@@ -212,7 +212,7 @@ def test_posters_are_kept_when_they_are_whole_and_drawn_anew_when_asked_for_othe
     assert pictures[1].read_bytes() == before[pictures[1].name]
     assert pd.read_csv(csv, encoding="latin-1")["Poster"][0] == "http://127.0.0.1:9/images/tt0000001.jpg"
     write_sample(tmp_path, n=4, seed=2)
-    after = {path.name: path.read_bytes() for path in (tmp_path / "images").iterdir()}
+    after = {path.name: path.read_bytes() for path in (tmp_path / "images").glob("*.jpg")}
     assert sorted(after) == [f"tt{k:07d}.jpg" for k in range(1, 5)]
     assert all(after[name] != before[name] for name in after)
 

@@ -41,7 +41,7 @@ def model(trained, drawn):
 
 @pytest.fixture(scope="module")
 def picture(drawn):
-    return next(path for path in sorted((drawn / "images").iterdir()))
+    return next(path for path in sorted((drawn / "images").glob("*.jpg")))
 
 
 @pytest.fixture(scope="module")
@@ -692,7 +692,7 @@ def test_pain_9_10_11_13_a_staged_space_answers_from_a_clean_environment_of_its_
 
     if named := os.environ.get("LOBBYCARD_MODEL_FOLDER"):
         model = Path(named)
-    pictures = sorted((drawn / "images").iterdir())[:3]
+    pictures = sorted((drawn / "images").glob("*.jpg"))[:3]
     folder = stage(model, tmp_path / "space", examples=pictures)
     home = tmp_path / "clean"
     venv.create(home, with_pip=True)
@@ -738,5 +738,5 @@ def test_a_fast_space_starts_with_the_int8_network(model, drawn, tmp_path):
         pytest.skip("this model's int8 network was refused when it was made")
     folder = stage(model, tmp_path / "space", "fast")
     with running(sys.executable, folder, tmp_path / "log.txt") as address:
-        answer = by_client(address, next((drawn / "images").iterdir()))
+        answer = by_client(address, next((drawn / "images").glob("*.jpg")))
     assert answer["precision"] == "int8" and answer["genres"]
