@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from lobbycard.errors import InputError
 from lobbycard.poster.processes import Processes
 from lobbycard.poster.trainer import MovieGenreTrainer
+from tests.conftest import TINY
 
 ROOT = Path(__file__).parent.parent
 TRAIN = shlex.split(
@@ -76,6 +77,7 @@ def kill(process):
     process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes as Linux tells of them")
 def test_killed_and_resumed_two_processes_end_where_unbroken_ones_do(drawn, tmp_path):
     finished(start(drawn, tmp_path / "unbroken", "--epochs", "8"))
@@ -97,19 +99,21 @@ def test_where_the_first_one_fails_the_others_end_at_once(drawn, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"),
+    ("settings", "words"),
     [
-        ("--strategy probe", "--strategy probe runs in one process, 2 were started: leave torchrun out"),
-        ("--learning-curve", "--learning-curve runs in one process, 2 were started"),
-        ("--refit", "--refit runs in one process, 2 were started"),
-        ("--find-lr --strategy standard", "--find-lr runs in one process, 2 were started"),
-        ("--batch-size 33", "--batch-size 33: expected a multiple of 2, the number of processes"),
+        ({"strategy": "probe"}, "--strategy probe runs in one process, 2 were started: leave torchrun out"),
+        ({"learning_curve": True}, "--learning-curve runs in one process, 2 were started"),
+        ({"refit": True}, "--refit runs in one process, 2 were started"),
+        ({"find_lr": True, "strategy": "standard"}, "--find-lr runs in one process, 2 were started"),
+        ({"batch_size": 33}, "--batch-size 33: expected a multiple of 2, the number of processes"),
     ],
 )
-def test_what_is_not_shared_out_is_refused_before_the_work(drawn, tmp_path, flags, words):
-    process = start(drawn, tmp_path / "m", *flags.split())
-    output = process.communicate(timeout=120)[0]
-    assert process.returncode != 0 and words in output
+def test_what_is_not_shared_out_is_refused_before_the_work(drawn, tmp_path, settings, words):
+    given = TINY | {"csv": drawn / "MovieGenre.csv", "images": drawn / "images", "out": tmp_path / "m"} | settings
+    trainer = MovieGenreTrainer(say=lambda text: None, **given)
+    trainer.processes = Processes(rank=0, count=2, local=0)
+    with pytest.raises(InputError, match=re.escape(words)):
+        trainer.load()
     assert not (tmp_path / "m").exists()
 
 
