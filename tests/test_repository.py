@@ -87,6 +87,7 @@ def test_flags_named_in_the_readme_exist():
     from lobbycard.poster.config import Config, flag
 
     known = {flag(name) for name in Config.__dataclass_fields__} | {"--no-download", "--help"}
+    known |= {"--nproc-per-node"}  # torchrun's
     commands = [["-m", "lobbycard", name] for name in ("predict", "evaluate", "download", "sample", "space")]
     for command in (*commands, ["app_gradio.py"]):
         run = subprocess.run([sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True)
