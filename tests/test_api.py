@@ -805,7 +805,7 @@ from pathlib import Path
 from lobbycard.poster.predictor import PosterPredictor
 from lobbycard.web.service import Service
 predictor = PosterPredictor.load(sys.argv[1], "onnx")
-service, files = Service(predictor), [path.read_bytes() for path in sorted(Path(sys.argv[2]).iterdir())[:8]]
+service, files = Service(predictor), [path.read_bytes() for path in sorted(Path(sys.argv[2]).glob("*.jpg"))[:8]]
 service.warm_up()
 def best(ask):
     times = []

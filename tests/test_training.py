@@ -497,18 +497,15 @@ def test_bf16_really_computes_in_bf16_and_leaves_fp32_weights(drawn, tmp_path):
     assert isinstance(precision_callbacks(torch.device("cpu"), "bf16")[0], AutocastBF16)
 
 
-def test_pain_21_no_worker_processes_where_they_hurt(monkeypatch):
-    from lobbycard.poster import data
+def test_pain_21_no_worker_processes_anywhere(drawn, tmp_path):
+    """Batches are read by a thread: `--workers` are no processes."""
+    import multiprocessing
 
-    cuda = torch.device("cuda")
-    for platform in ("win32", "darwin"):
-        monkeypatch.setattr(sys, "platform", platform)
-        assert data.default_workers(cuda) == 0
-    monkeypatch.setattr(sys, "platform", "linux")
-    assert data.default_workers(cuda) == min(16, os.cpu_count())
-    assert data.default_workers(torch.device("cpu")) == 0
-    monkeypatch.setitem(sys.modules, "ipykernel", object())
-    assert data.default_workers(cuda) == 0
+    dls = staged(drawn, tmp_path / "m", workers=4).learn.dls
+    assert dls.train.fake_l.num_workers == dls.valid.fake_l.num_workers == 0
+    batches = iter(dls.train)
+    next(batches)
+    assert not multiprocessing.active_children()
 
 
 def test_pain_21_all_that_a_worker_of_windows_gets_can_be_pickled(drawn, tmp_path):
