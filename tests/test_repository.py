@@ -89,7 +89,7 @@ def test_flags_named_in_the_readme_exist():
     known = {flag(name) for name in Config.__dataclass_fields__} | {"--no-download", "--help"}
     known |= {"--nproc-per-node"}  # torchrun's
     commands = [["-m", "lobbycard", name] for name in ("predict", "evaluate", "download", "sample", "space")]
-    for command in (*commands, ["app_gradio.py"]):
+    for command in (*commands, ["app_gradio.py"], ["benchmarks/bench_quality.py"]):
         run = subprocess.run([sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         known |= set(re.findall(r"--[a-z][a-z-]+", run.stdout))
