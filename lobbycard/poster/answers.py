@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -100,63 +100,60 @@ def write_answers(
             raise InputError(f"--out {out}: expected the name of the CSV to write, got that of a picture")
         check_destination(out, [*pictures, *predictor.folder.all_files])
     choice(np.zeros((1, len(predictor.labels))), predictor.thresholds)  # impossible flags fail before the work begins
-    answer = _answer if engine == "local" else _answer_on_ray
+    answers = _answers if engine == "local" else _answers_on_ray
+
+    def answer(write: Callable[[str, int], Any], done: int = 0) -> int:
+        failed = 0
+        with progress(len(pictures), "posters") as bar:
+            bar.update(done)
+            for lines in answers(predictor, pictures, choice, tta, done):
+                write(lines.text, lines.rows)
+                failed += lines.failed
+                bar.update(lines.rows)
+        return failed
+
     header = as_csv([["image", "genres", "error", *predictor.labels]])
     if out is None:
         sys.stdout.write(header)
-        return answer(predictor, pictures, choice, tta, lambda text, rows: sys.stdout.write(text))
+        return answer(lambda text, rows: sys.stdout.write(text))
     with Growing(out, _key(predictor, pictures, choice, tta)) as file:
         done = max(0, file.rows - 1)
         if file.rows:
             print(f"  going on after {done:,} of {len(pictures):,} posters", file=sys.stderr)
         else:
             file.write(header, 1)
-        answer(predictor, pictures, choice, tta, file.write, done)
+        answer(file.write, done)
     return _failed(out)
 
 
-def _answer(
-    predictor: PosterPredictor,
-    pictures: Sequence[Path],
-    choice: Choice,
-    tta: bool,
-    write: Callable[[str, int], Any],
-    done: int = 0,
-) -> int:
-    """Write the rows of `pictures`, some at a time, from the one after `done`; returns how many have an error."""
-    failed = 0
-    with progress(len(pictures), "posters") as bar:
-        bar.update(done)
-        rows = _rows(predictor, islice(pictures, done, None), choice, tta)
-        while some := list(islice(rows, WRITTEN)):
-            write(as_csv(some), len(some))
-            failed += sum(bool(row[2]) for row in some)
-            bar.update(len(some))
-    return failed
+class Lines(NamedTuple):
+    """Some rows of the CSV, and how many of them have an error."""
+
+    text: str
+    rows: int
+    failed: int
 
 
-def _answer_on_ray(
-    predictor: PosterPredictor,
-    pictures: Sequence[Path],
-    choice: Choice,
-    tta: bool,
-    write: Callable[[str, int], Any],
-    done: int = 0,
-) -> int:
-    """`_answer`, by workers that load the model themselves."""
+def _answers(
+    predictor: PosterPredictor, pictures: Sequence[Path], choice: Choice, tta: bool, done: int
+) -> Iterator[Lines]:
+    """Those of `pictures`, in order, from the one after `done`."""
+    rows = _rows(predictor, islice(pictures, done, None), choice, tta)
+    while some := list(islice(rows, WRITTEN)):
+        yield Lines(as_csv(some), len(some), sum(bool(row[2]) for row in some))
+
+
+def _answers_on_ray(
+    predictor: PosterPredictor, pictures: Sequence[Path], choice: Choice, tta: bool, done: int
+) -> Iterator[Lines]:
+    """The same, from workers that load the model themselves."""
     folder, paths = predictor.folder, [os.fsencode(path) for path in pictures]  # a name need not be text
     if "files" not in folder.about:
         raise InputError(f"--engine ray: expected a model folder, {folder.path} is a learner without one")
     made_with = {"model": str(folder.path.resolve()), "runtime": predictor.runtime, "choice": choice, "tta": tta,
                  "precision": "fp32" if predictor.precision == "fp32" else "fast", "cwd": str(Path.cwd())}  # fmt: skip
-    failed = 0
-    with progress(len(pictures), "posters") as bar:
-        bar.update(done)
-        for batch in cluster.spread(paths, Answerer, made_with, first=done):
-            write(b"".join(batch["text"]).decode(), len(batch["text"]))
-            failed += int(batch["failed"].sum())
-            bar.update(len(batch["text"]))
-    return failed
+    for batch in cluster.spread(paths, Answerer, made_with, first=done):
+        yield Lines(b"".join(batch["text"]).decode(), len(batch["text"]), int(batch["failed"].sum()))
 
 
 class Answerer:
