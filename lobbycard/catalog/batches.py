@@ -1,5 +1,6 @@
 """Pictures as batches of pixels, decoded ahead in threads, one bad file never stopping the rest."""
 
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ import numpy as np
 
 from lobbycard.catalog.image import ImageError, Source, resize_poster, use_poster
 
-THREADS = 4  # Pillow decodes outside the interpreter's lock; more threads only queue up behind the network
+# Pillow decodes outside the interpreter's lock. As many threads as cores would take them from the network (docs/log.md).
+THREADS = max(1, (os.cpu_count() or 1) // 2)
 
 
 @dataclass(frozen=True)
