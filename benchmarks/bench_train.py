@@ -182,7 +182,6 @@ def bare_steps(learn: Learner, device: torch.device, precision: str, steps: int)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     loss_of, wait = torch.nn.BCEWithLogitsLoss(), waiting(device)
     x, y = (part.as_subclass(torch.Tensor) for part in learn.dls.one_batch())
-    x = x.contiguous(memory_format=torch.channels_last)
 
     def step() -> None:
         with torch.autocast(device.type, half, enabled=half is not None):
