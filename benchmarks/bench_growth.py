@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.subjects import LABELS, context, finish
 
 SIZE = (144, 96)  # a quarter of the usual pixels: 64,000 posters take 2.7 GB
-DRAWN = 500
+DRAWN = 500  # 100 with --quick
+STEPS = 100  # 10 with --quick
 
 
 def main(
@@ -37,6 +38,7 @@ def main(
     stage: str = "",
     n: int = 0,
     folder: Path | None = None,
+    steps: int = STEPS,
     plot: Path | None = None,
     json_file: Path | None = None,
 ) -> None:
@@ -48,19 +50,21 @@ def main(
         stage: only this one, in this process, at size n, in a folder that is ready (what the benchmark itself calls)
         n: see stage
         folder: see stage
+        steps: of training
         plot: where to draw the curves, a .svg or .png
         json_file: also write the last line there
     """
     if stage:
-        STAGES[stage](folder, n)
+        train(folder, n, steps) if stage == "steps" else STAGES[stage](folder, n)
         return
+    drawn, steps = (100, 10) if quick else (DRAWN, steps)
     sizes = (250, 1000) if quick else tuple(size for size in (1000, 4000, 16000, 64000) if size <= largest)
     found: dict[str, dict[str, Any]] = {name: {"seconds": [], "peak_mb": []} for name in STAGES}
     with TemporaryDirectory() as scratch:
         for size in sizes:
-            make_posters(Path(scratch), size)
+            make_posters(Path(scratch), size, drawn)
             for name, row in found.items():
-                measured = alone(name, size, Path(scratch))
+                measured = alone(name, size, Path(scratch), steps)
                 for key, value in measured.items():
                     row[key].append(value)
                 print(
@@ -70,24 +74,25 @@ def main(
         row["slope"] = round(float(np.log(row["seconds"][-1] / row["seconds"][-2]) / np.log(sizes[-1] / sizes[-2])), 2)
     if plot:
         draw(found, sizes, plot)
-    finish({"sizes": sizes, "stages": found, "size": SIZE, **context(seed=0)}, json_file)
+    finish({"sizes": sizes, "stages": found, "size": SIZE, "steps": steps, **context(seed=0)}, json_file)
 
 
-def alone(stage: str, n: int, folder: Path) -> dict[str, float]:
+def alone(stage: str, n: int, folder: Path, steps: int) -> dict[str, float]:
     command = [sys.executable, "-W", "ignore", __file__, "--stage", stage, "--n", str(n), "--folder", str(folder)]
+    command += ["--steps", str(steps)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         raise SystemExit(f"{stage} at {n:,}: {run.stderr[-3000:]}")
     return json.loads(run.stdout.strip().splitlines()[-1])
 
 
-def make_posters(folder: Path, n: int) -> None:
-    """`images/` with at least N posters and `table.csv` with N rows."""
+def make_posters(folder: Path, n: int, different: int) -> None:
+    """`images/` with at least N posters, so many of them `different`, and `table.csv` with N rows."""
     from lobbycard.catalog.sample import write_sample
 
     images = folder / "images"
     if not images.exists():
-        write_sample(folder / "drawn", n=DRAWN, seed=0)
+        write_sample(folder / "drawn", n=different, seed=0)
         images.mkdir()
     drawn = sorted((folder / "drawn" / "images").glob("*.jpg"))
     for i in range(len(list(images.glob("*.jpg"))), n):
@@ -162,8 +167,8 @@ def pack(folder: Path, n: int) -> None:
     measured(lambda: PixelFile(folder / "images", SIZE).open(paths))
 
 
-def steps(folder: Path, n: int) -> None:
-    """100 steps of a tiny network from what `pack` has made, the first batch included."""
+def train(folder: Path, n: int, steps: int = STEPS) -> None:
+    """So many steps of a tiny network from what `pack` has made, the first batch included."""
     import torch
     from fastai.callback.core import Callback, CancelFitException
 
@@ -174,7 +179,7 @@ def steps(folder: Path, n: int) -> None:
     from lobbycard.poster.learning import fitting, poster_learner
 
     class Stop(Callback):
-        left = 100
+        left = steps
 
         def after_batch(self):
             self.left -= 1
@@ -197,7 +202,7 @@ def steps(folder: Path, n: int) -> None:
         )
         learn = poster_learner(dls, network, config, cpu, "fp32", folder)
         with fitting(learn, config):
-            learn.fit(100, cbs=Stop())
+            learn.fit(steps, cbs=Stop())
 
     measured(work)
 
@@ -240,7 +245,7 @@ STAGES: dict[str, Callable[[Path, int], None]] = {
     "group": group,
     "split": split,
     "pack": pack,
-    "100 steps": steps,
+    "steps": train,
     "evaluate": evaluate,
     "report": report,
 }

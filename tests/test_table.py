@@ -109,6 +109,8 @@ def test_repeated_ids_become_one_movie_with_the_union_of_the_genres(tmp_path):
         "http://h/a.jpg",
     )
     assert table.dropped == {tables.REPEATED: 2, tables.UNITED: 1}
+    every = read_table(path, need_url=False, need_labels=False, merge=False)
+    assert every.frame["file"].tolist() == [f"tt{i:07d}.jpg" for i in (1, 2, 1, 2, 2)] and not every.dropped
 
 
 def test_quoted_commas_quotes_line_breaks_and_crlf(tmp_path):

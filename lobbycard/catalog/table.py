@@ -49,8 +49,9 @@ _FOREIGN = (
 class MovieTable:
     """A movie table as read.
 
-    `frame` has one row a movie, in the file's order, and the columns `item_id` ("tt0084058"), `title` ("" if unknown),
-    `labels` (tuple of genres, in the file's order, none twice), `url` ("" if none) and `file` ("tt0084058.jpg").
+    `frame` has one row a movie (or, not merged, one a row of the file), in the file's order, and the columns `item_id`
+    ("tt0084058"), `title` ("" if unknown), `labels` (tuple of genres, in the file's order, none twice), `url` ("" if none)
+    and `file` ("tt0084058.jpg").
     `dropped` maps a reason to the number of rows it cost, so that `rows_read` = rows of `frame` + all that was dropped.
     """
 
@@ -70,7 +71,7 @@ class MovieTable:
         return "\n".join(lines)
 
 
-def read_table(path: Path | str, need_url: bool = True, need_labels: bool = True) -> MovieTable:
+def read_table(path: Path | str, need_url: bool = True, need_labels: bool = True, merge: bool = True) -> MovieTable:
     """Read a movie table in the Kaggle file's columns.
 
     Column names match in any case, with or without spaces. The text is UTF-8 where it decodes as that, else
@@ -81,6 +82,7 @@ def read_table(path: Path | str, need_url: bool = True, need_labels: bool = True
         path: the file; fields separated by commas, tabs or semicolons.
         need_url: drop movies without a poster address; the column may be absent when False.
         need_labels: drop movies without a genre; the column may be absent when False.
+        merge: make one movie of rows that repeat an imdbId; False keeps every row.
 
     Raises:
         InputError: no such file, not a CSV, empty, a needed column is not there, or nothing is left.
@@ -92,7 +94,7 @@ def read_table(path: Path | str, need_url: bool = True, need_labels: bool = True
     places, separator, width, first = _find_columns(path, lines, needed)
 
     dropped: Counter[str] = Counter()
-    movies: dict[str, dict] = {}
+    movies: dict[str | int, dict] = {}
     rows_read = 0
     for fields in _rows(lines, first, separator):
         if fields is not None and not any(field.strip() for field in fields):
@@ -108,7 +110,7 @@ def read_table(path: Path | str, need_url: bool = True, need_labels: bool = True
             dropped[BAD_ID] += 1
             continue
         movie = _movie(int(number[1]), value)
-        known = movies.setdefault(movie["item_id"], movie)
+        known = movies.setdefault(movie["item_id"] if merge else rows_read, movie)
         if known is not movie:
             dropped[_merge(known, movie)] += 1
 

@@ -42,9 +42,10 @@ class Choice:
 
 
 def find_pictures(inputs: Sequence[str], images: Path | None = None) -> list[Path]:
-    """The pictures that the arguments mean, in order: files as given, folders searched, tables' movies under `images`.
+    """The pictures that the arguments mean, in order: files as given, folders searched, a table's rows under `images`.
 
-    Files that do not exist are kept: each becomes a row with its error.
+    Files that do not exist are kept: each becomes a row with its error. Rows of a table that name no movie are told of on
+    standard error; rows that repeat one repeat its picture.
 
     Raises:
         InputError: no input, a folder without pictures, or a table that cannot be read.
@@ -65,7 +66,10 @@ def find_pictures(inputs: Sequence[str], images: Path | None = None) -> list[Pat
             from lobbycard.catalog.table import read_table  # pandas, which pictures do not need
 
             folder = images if images is not None else path.parent / "images"
-            found += [folder / name for name in read_table(path, need_url=False, need_labels=False).frame["file"]]
+            table = read_table(path, need_url=False, need_labels=False, merge=False)
+            if table.dropped:
+                print(f"{path}:\n{table.summary()}", file=sys.stderr)
+            found += [folder / name for name in table.frame["file"]]
         elif path.suffix.lower() not in PICTURES and not os.path.exists(path):  # noqa: PTH110 - as above
             raise InputError(f"{path}: no such file or folder; expected pictures, a folder of them, or a movie table")
         else:
