@@ -1,7 +1,7 @@
 """How time and memory grow with the number of posters, stage by stage.
 
     python benchmarks/bench_growth.py            # 1,000 to 64,000 posters; some 20 minutes, 10 GB of disk
-    python benchmarks/bench_growth.py --quick    # 250 to 1,000, under 50 s
+    python benchmarks/bench_growth.py --quick    # 250 to 1,000, about 50 s; longer on a busy machine
 
 Each stage at each size is a process of its own, which prints its seconds (without its imports) and the most memory that it
 held. Posters are drawn, 500 of them under as many names as are needed, since decoding takes its time whatever they show; hashes
@@ -45,7 +45,7 @@ def main(
     """Measure growth.
 
     Args:
-        quick: small sizes; ends within 50 s
+        quick: small sizes; about 50 s
         largest: leave out more posters than so many
         stage: only this one, in this process, at size n, in a folder that is ready (what the benchmark itself calls)
         n: see stage

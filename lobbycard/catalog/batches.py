@@ -11,8 +11,9 @@ import numpy as np
 
 from lobbycard.catalog.image import ImageError, Source, resize_poster, use_poster
 
-# Pillow decodes outside the interpreter's lock. As many threads as cores would take them from the network (docs/log.md).
-THREADS = max(1, (os.cpu_count() or 1) // 2)
+# Pillow decodes outside the interpreter's lock. As many threads as cores would take them from the network (docs/log.md);
+# four feed any network on a CPU, and a cluster's workers share a machine.
+THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))
 
 
 @dataclass(frozen=True)
