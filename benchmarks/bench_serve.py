@@ -76,12 +76,12 @@ def measure_latency(folder: Path, pictures: list[bytes], rounds: int) -> dict[st
     from lobbycard.poster.answers import Choice
     from lobbycard.poster.artifact import INT8, ONNX
     from lobbycard.poster.predictor import PosterPredictor
-    from lobbycard.poster.runtimes import onnx_logits
+    from lobbycard.poster.runtimes import OnnxNetwork
     from lobbycard.web.service import Service
 
     learn = load_learner(folder / "export.pkl")
     services = {name: Service(PosterPredictor.load(folder, "onnx", precision=name)) for name in ("fp32", "fast")}
-    bare = {"fp32": onnx_logits(str(folder / ONNX)), "int8": onnx_logits(str(folder / INT8))}
+    bare = {"fp32": OnnxNetwork(str(folder / ONNX)), "int8": OnnxNetwork(str(folder / INT8))}
     pixels = np.random.default_rng(0).normal(size=(1, 3, SIZE, SIZE)).astype(np.float32)
 
     def fastai(picture: bytes) -> None:
@@ -115,9 +115,9 @@ def measure_latency(folder: Path, pictures: list[bytes], rounds: int) -> dict[st
 def measure_bare(folder: Path, pictures: list[bytes], seconds: float) -> dict[str, float]:
     """Posters a second that the network alone does, pixels ready in memory, at the best batch size of a few."""
     from lobbycard.poster.artifact import INT8
-    from lobbycard.poster.runtimes import onnx_logits
+    from lobbycard.poster.runtimes import OnnxNetwork
 
-    logits = onnx_logits(str(folder / INT8))
+    logits = OnnxNetwork(str(folder / INT8))
     rates = {}
     for batch in (1, 4, 8, 16):
         pixels = np.random.default_rng(0).normal(size=(batch, 3, SIZE, SIZE)).astype(np.float32)

@@ -15,7 +15,7 @@ from lobbycard.poster.machine import cpu_name
 from lobbycard.poster.modes import ALLOWED, Trial
 from lobbycard.poster.predictor import PosterPredictor
 from lobbycard.poster.quantize import write_int8
-from lobbycard.poster.runtimes import onnx_logits
+from lobbycard.poster.runtimes import OnnxNetwork
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_a_mode_that_loses_too_much_is_refused_with_its_figure(folder, validatio
     pixels = [normalize(b.pixels, [0, 0, 0], [9, 9, 9]) for b in batches(paths[:8], folder.size, 8)]  # a wrong range
     write_int8(folder.path / ONNX, pixels, tmp_path / INT8)
     trial = Trial(folder, paths, truth, 0)
-    spoilt = PosterPredictor(folder, "onnx", logits=onnx_logits(str(tmp_path / INT8)))
+    spoilt = PosterPredictor(folder, "onnx", logits=OnnxNetwork(str(tmp_path / INT8)))
     assert trial.of(spoilt)["change"] < -ALLOWED  # so the bound is one that bad quantisation does not meet
     refused = edited(folder, int8={"refused": "in int8 it loses 0.123 of mAP, allowed is 0.005"})
     refused.about["files"] = {k: v for k, v in folder.about["files"].items() if k != INT8}

@@ -1,19 +1,23 @@
 """Pictures as batches of pixels, decoded ahead in threads, one bad file never stopping the rest."""
 
 import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 
-from lobbycard.catalog.image import ImageError, Source, resize_poster, use_poster
+from lobbycard.catalog.image import ImageError, Source, poster_pixels, use_poster
 
 # Pillow decodes outside the interpreter's lock. As many threads as cores would take them from the network (docs/log.md);
 # four feed any network on a CPU, and a cluster's workers share a machine.
 THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,43 @@ def batches(sources: Iterable[Source], size: tuple[int, int], batch_size: int) -
             if not ahead:
                 return
             chunk, futures = ahead.pop(0)
-            results = [future.result() for future in futures]
-            rows = [i for i, r in enumerate(results) if not isinstance(r, str)]
-            pixels = np.stack([results[i] for i in rows]) if rows else np.empty((0, *size, 3), np.uint8)
-            errors = {i: r for i, r in enumerate(results) if isinstance(r, str)}
-            yield Batch(chunk, pixels, np.array(rows, dtype=int), errors)
+            yield _batch(chunk, [future.result() for future in futures], size)
+
+
+def answered(
+    sources: Iterable[Source],
+    size: tuple[int, int],
+    batch_size: int,
+    answer: Callable[[Batch], T],
+    lanes: int = 1,
+) -> Iterator[T]:
+    """What `answer` gives for each batch of pictures, in order.
+
+    With several `lanes`, that many threads each decode a batch and answer it: for an `answer` that takes one core, as all
+    cores then have work without waiting for each other. `answer` is called from all of them at once. With one, the next
+    batches are decoded beside it, as by `batches`.
+
+    `sources` may be endless: no more than two batches a lane are held besides the one that is given.
+    """
+    if lanes == 1:
+        yield from map(answer, batches(sources, size, batch_size))
+        return
+    source, alone = iter(sources), Lock()
+
+    def work(chunk: list[Source]) -> T:
+        return answer(_batch(chunk, [_read(item, size, alone) for item in chunk], size))
+
+    pool = ThreadPoolExecutor(lanes)
+    try:
+        ahead: deque[Future[T]] = deque()
+        while True:
+            while len(ahead) < 2 * lanes and (chunk := list(islice(source, batch_size))):
+                ahead.append(pool.submit(work, chunk))
+            if not ahead:
+                return
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # who stops early does not wait for what was to come
 
 
 def normalize(pixels: np.ndarray, mean: Iterable[float], std: Iterable[float]) -> np.ndarray:
@@ -52,16 +88,21 @@ def normalize(pixels: np.ndarray, mean: Iterable[float], std: Iterable[float]) -
     scale = (1.0 / (255.0 * np.asarray(list(std), np.float64))).astype(np.float32)
     shift = (np.asarray(list(mean), np.float64) / np.asarray(list(std), np.float64)).astype(np.float32)
     out = np.empty((len(pixels), 3, *pixels.shape[1:3]), np.float32)
-    for channel in range(
-        3
-    ):  # plane by plane, straight into place: an eighth of the time of scaling and then transposing
+    for channel in range(3):  # plane by plane, into place: an eighth of the time of scaling and then transposing
         np.multiply(pixels[..., channel], scale[channel], out=out[:, channel])
         out[:, channel] -= shift[channel]
     return out
 
 
+def _batch(sources: list[Source], results: list[np.ndarray | str], size: tuple[int, int]) -> Batch:
+    rows = [i for i, result in enumerate(results) if not isinstance(result, str)]
+    pixels = np.stack([results[i] for i in rows]) if rows else np.empty((0, *size, 3), np.uint8)
+    errors = {i: result for i, result in enumerate(results) if isinstance(result, str)}
+    return Batch(sources, pixels, np.array(rows, dtype=int), errors)
+
+
 def _read(source: Source, size: tuple[int, int], alone: Lock) -> np.ndarray | str:
     try:
-        return use_poster(source, lambda picture: np.asarray(resize_poster(picture, size)), alone)
+        return use_poster(source, lambda picture: poster_pixels(picture, size), alone)
     except (ImageError, OSError) as error:
         return str(error) if isinstance(error, ImageError) else f"cannot be read: {error.strerror or error}"

@@ -17,7 +17,7 @@ import numpy as np
 import PIL
 
 from lobbycard.catalog.batches import THREADS, batches
-from lobbycard.catalog.image import ImageError, resize_poster, use_poster
+from lobbycard.catalog.image import ImageError, poster_pixels, use_poster
 from lobbycard.catalog.rowfile import RowFile
 from lobbycard.errors import InputError
 from lobbycard.files import atomic_path
@@ -57,7 +57,7 @@ class FilePixels:
         alone = Lock()
 
         def read(row: int) -> np.ndarray:
-            return use_poster(self.paths[row], lambda picture: np.asarray(resize_poster(picture, self.size)), alone)
+            return use_poster(self.paths[row], lambda picture: poster_pixels(picture, self.size), alone)
 
         with ThreadPoolExecutor(self.threads) as pool:
             return np.stack(list(pool.map(read, rows)), out=out)

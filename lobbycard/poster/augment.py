@@ -8,7 +8,6 @@ import math
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from fastai.torch_core import TensorImage
 from fastai.vision.augment import (
@@ -24,7 +23,7 @@ from fastai.vision.augment import (
 from fasttransform import Pipeline, Transform
 from PIL import Image
 
-from lobbycard.catalog.image import load_poster, resize_poster
+from lobbycard.catalog.image import load_poster, poster_pixels, resize_poster
 
 AREA = (0.7, 1.0)  # of the poster that a crop keeps
 STRETCH = 1.18  # how much wider, or narrower, than the poster a crop's shape may be
@@ -79,7 +78,7 @@ def augmentation_sheet(files: list[Path], size: tuple[int, int], seed: int = 0, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for _ in range(copies):
-            batch = torch.stack([torch.tensor(np.asarray(resize_poster(poster, size))) for poster in posters])
+            batch = torch.stack([torch.tensor(poster_pixels(poster, size)) for poster in posters])
             changed = changes(TensorImage(batch.movedim(-1, 1).float().div(255))).clamp(0, 1).mul(255).round()
             pixels = changed.to(torch.uint8).movedim(1, -1).numpy()
             shown.append([resize_poster(Image.fromarray(picture), cell) for picture in pixels])

@@ -68,24 +68,19 @@ class HalfwayFile:
         return RowFile(self.path, shape, NUMBER)
 
 
-def half_answers(
-    lower: Logits, upper: Logits, pixels: Iterator[np.ndarray], pooled: list[np.ndarray], bar: Any
-) -> Iterator[np.ndarray]:
-    """Both views of each batch through both halves.
+def half_answers(lower: Logits, upper: Logits, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both views of a batch through both halves.
 
     Args:
         lower: (B, 3, H, W) -> (B, *shape); `upper`: (B, *shape) -> (B, D), without its last layer.
         pixels: (B, 3, H, W) fp32 normalised.
-        pooled: gets each batch's (B, D), the mean of both views: what a head is fitted on.
 
-    Yields:
-        (B, `VIEWS`, *shape) fp32.
+    Returns:
+        What the lower half answers, (B, `VIEWS`, *shape) fp32, and the upper half's mean over both views, (B, D): what a head
+        is fitted on.
     """
-    for batch in pixels:
-        maps = [lower(batch), lower(mirror(batch))]
-        pooled.append(sum(upper(view) for view in maps) / VIEWS)
-        bar.update(len(batch))
-        yield np.stack(maps, axis=1)
+    maps = [lower(pixels), lower(mirror(pixels))]
+    return np.stack(maps, axis=1), sum(upper(view) for view in maps) / VIEWS
 
 
 class HalfwayLoader(DataLoader):

@@ -5,20 +5,25 @@ and for convolutional networks it is faster there than PyTorch (benchmark in doc
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from lobbycard.catalog.batches import batches, normalize
+from lobbycard.catalog.batches import Batch, answered, normalize
 from lobbycard.catalog.image import ImageError
 from lobbycard.poster.export import write_onnx
 from lobbycard.poster.network import head_name
-from lobbycard.poster.runtimes import Logits, onnx_logits
+from lobbycard.poster.runtimes import Logits, OnnxNetwork, lanes
+
+BATCH_SIZE = 32
+LANE_BATCH_SIZE = 4  # of each core's
+
+T = TypeVar("T")
 
 
 def network_outputs(
@@ -27,7 +32,6 @@ def network_outputs(
     size: tuple[int, int],
     mean: Sequence[float],
     std: Sequence[float],
-    batch_size: int = 32,
     bar: Any = None,
     mirrored: bool = False,
 ) -> np.ndarray:
@@ -43,25 +47,42 @@ def network_outputs(
     Raises:
         ImageError: a poster that cannot be read; the download has checked them all.
     """
+
+    def outputs(network: Logits, pixels: np.ndarray) -> np.ndarray:
+        out = network(pixels)
+        return 0.5 * (out + network(mirror(pixels))) if mirrored else out
+
     rows = []
-    for pixels in pixel_batches(paths, size, mean, std, batch_size):
-        out = forward(pixels)
-        if mirrored:
-            out = 0.5 * (out + forward(mirror(pixels)))
+    for out in each_batch(outputs, [forward], paths, size, mean, std):
         rows.append(out)
         if bar is not None:
-            bar.update(len(pixels))
+            bar.update(len(out))
     return np.concatenate(rows)
 
 
-def pixel_batches(
-    paths: Sequence[Path], size: tuple[int, int], mean: Sequence[float], std: Sequence[float], batch_size: int = 32
-) -> Iterator[np.ndarray]:
-    """Posters as a network takes them, (B, 3, H, W) fp32, in order. Raises ImageError at one that cannot be read."""
-    for batch in batches(paths, size, batch_size):
+def each_batch(
+    use: Callable[..., T],
+    networks: Sequence[Logits],
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Iterator[T]:
+    """What `use(*networks, pixels)` gives for each batch of posters, in order; pixels are (B, 3, H, W) fp32, normalised.
+
+    On a CPU `use` is called from several threads at once, with networks that take a core each.
+
+    Raises:
+        ImageError: a poster that cannot be read.
+    """
+
+    def answer(batch: Batch) -> T:
         if batch.errors:
             raise ImageError("truncated", next(iter(batch.errors.values())))
-        yield normalize(batch.pixels, mean, std)
+        return use(*chosen, normalize(batch.pixels, mean, std))
+
+    chosen, threads = lanes(networks)
+    yield from answered(paths, size, BATCH_SIZE if threads == 1 else LANE_BATCH_SIZE, answer, threads)
 
 
 def mirror(pixels: np.ndarray) -> np.ndarray:
@@ -83,7 +104,7 @@ def frozen_forward(network: nn.Module, shape: Sequence[int], device: torch.devic
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / "network.onnx"
             write_onnx(network.to("cpu"), shape, file)
-            return onnx_logits(file.read_bytes())
+            return OnnxNetwork(file.read_bytes())
     half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
     layout = torch.channels_last if len(shape) == 3 else torch.contiguous_format
     network.to(device, memory_format=torch.channels_last)

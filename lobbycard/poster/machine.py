@@ -1,5 +1,6 @@
 """Which processor this is: speeds that were measured on one say nothing about another."""
 
+import os
 import platform
 from contextlib import suppress
 from pathlib import Path
@@ -12,3 +13,10 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """How many processors this process may use, hyper-threads counted."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

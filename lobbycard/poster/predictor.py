@@ -4,18 +4,20 @@ With ONNX Runtime this imports neither torch nor scikit-learn.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
-from lobbycard.catalog.batches import batches, normalize
+from lobbycard.catalog.batches import Batch, answered, normalize
 from lobbycard.catalog.image import ImageError, Source
 from lobbycard.errors import InputError
 from lobbycard.poster.artifact import INT8, MANIFEST, ModelFolder, open_model
 from lobbycard.poster.familiar import Familiarity
-from lobbycard.poster.runtimes import Logits, Precision, Runtime, check_installed, choose, open_logits
+from lobbycard.poster.runtimes import Logits, Precision, Runtime, check_installed, choose, lanes, open_logits
 
 BATCH_SIZE = 16
+LANE_BATCH_SIZE = 4  # of each core's; 8 are no faster, and take twice the memory (docs/log.md)
 TTA_CROP = 0.9  # share of height and width kept by the cropped view
 
 SAME_INT8 = 0.02  # of any probability; what two processors with the same arithmetic differ by is a tenth of it
@@ -99,21 +101,30 @@ class PosterPredictor:
             rows.append(probabilities)
         return np.stack(rows) if rows else np.empty((0, len(self.labels)), np.float32)
 
-    def stream(
-        self, images: Iterable[Source], tta: bool = False, batch_size: int = BATCH_SIZE
-    ) -> Iterator[tuple[Source, np.ndarray | None, str]]:
+    def stream(self, images: Iterable[Source], tta: bool = False) -> Iterator[tuple[Source, np.ndarray | None, str]]:
         """For each picture, in order: itself, its (L,) probabilities or None, and the error or an empty string."""
-        for batch in batches(images, self.size, batch_size):
-            found = dict(zip(batch.rows.tolist(), self.from_pixels(batch.pixels, tta), strict=True))
+        images = iter(images)
+        few = list(islice(images, BATCH_SIZE + 1))
+        (network,), threads = lanes([self._logits]) if len(few) > BATCH_SIZE else ([self._logits], 1)
+
+        def answer(batch: Batch) -> tuple[Batch, np.ndarray]:
+            return batch, self._probabilities(network, batch.pixels, tta)
+
+        size = BATCH_SIZE if threads == 1 else LANE_BATCH_SIZE
+        for batch, probabilities in answered(chain(few, images), self.size, size, answer, threads):
+            found = dict(zip(batch.rows.tolist(), probabilities, strict=True))
             for index, source in enumerate(batch.sources):
                 yield source, found.get(index), batch.errors.get(index, "")
 
     def from_pixels(self, pixels: np.ndarray, tta: bool = False) -> np.ndarray:
         """Probabilities (B, L) float32 of (B, H, W, 3) uint8 pictures that already have the model's `size`."""
+        return self._probabilities(self._logits, pixels, tta)
+
+    def _probabilities(self, network: Logits, pixels: np.ndarray, tta: bool) -> np.ndarray:
         if not len(pixels):
             return np.empty((0, len(self.labels)), np.float32)
         views = tta_views(pixels) if tta else [pixels]
-        logits = self._logits(normalize(np.concatenate(views), self._mean, self._std))
+        logits = network(normalize(np.concatenate(views), self._mean, self._std))
         probabilities = sigmoid(logits).reshape(len(views), len(pixels), -1)
         return probabilities.mean(axis=0, dtype=np.float32)
 

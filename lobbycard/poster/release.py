@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from lobbycard.catalog.image import load_poster, resize_poster
+from lobbycard.catalog.image import load_poster, poster_pixels
 from lobbycard.catalog.split import write_split
 from lobbycard.errors import InputError
 from lobbycard.files import sha256, write_text
@@ -262,7 +262,7 @@ def _familiarity(folder: artifact.ModelFolder, paths: list[Path], seed: int) -> 
     for path in np.random.default_rng(seed).permutation(paths)[:FAMILIAR]:  # tables are sorted by age
         picture = load_poster(path)
         shapes.append(picture.size)
-        pixels.append(np.asarray(resize_poster(picture, predictor.size)))
+        pixels.append(poster_pixels(picture, predictor.size))
     probabilities = [predictor.from_pixels(np.stack(pixels[i : i + 16])) for i in range(0, len(pixels), 16)]
     return Familiarity.fit(np.array(shapes), pixels, np.concatenate(probabilities)).to_dict()
 

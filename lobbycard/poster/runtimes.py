@@ -3,7 +3,8 @@
 With ONNX Runtime this imports neither torch nor scikit-learn.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,7 @@ import numpy as np
 
 from lobbycard.errors import InputError
 from lobbycard.poster.artifact import INT8, MANIFEST, ONNX, PICKLE, WEIGHTS, ModelFolder
-from lobbycard.poster.machine import cpu_name
+from lobbycard.poster.machine import cores, cpu_name
 
 Runtime = Literal["auto", "onnx", "torch", "fastai"]
 Precision = Literal["fp32", "fast"]
@@ -81,17 +82,49 @@ def check_installed(runtime: str) -> None:
         )
 
 
-def onnx_logits(model: str | bytes, alone: bool = True) -> Logits:
-    """A function from normalised pixels to logits, by ONNX Runtime, from a file's path or its bytes.
+class OnnxNetwork:
+    """A network in ONNX Runtime, a function (B, 3, H, W) fp32 normalised -> (B, L) fp32; one batch takes all cores.
 
-    Args:
-        alone: whether nothing else wants the cores. Threads then wait for each other without giving them up, which answers
-            one picture 8 % sooner; beside a server's work it costs 4 % of the throughput (docs/log.md).
+    `lanes` is how many batches are answered soonest at once, each by `lane`: the same function on one core, which as many
+    threads may call at the same time.
     """
+
+    def __init__(self, model: str | bytes, alone: bool = True):
+        """Open a network from a file's path or its bytes.
+
+        Args:
+            alone: whether nothing else wants the cores. Threads then wait for each other without giving them up, which
+                answers one picture 8 % sooner; beside a server's work it costs 4 % of the throughput (docs/log.md).
+        """
+        self._model, self._all_cores = model, _session(model, THREADS, alone)
+        self.lanes = THREADS or cores()
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """The answers to one batch."""
+        return self._all_cores(pixels)
+
+    @cached_property
+    def lane(self) -> Logits:
+        """Opened when it is first asked for: the weights are then in memory twice."""
+        return _session(self._model, 1, alone=False)
+
+
+def lanes(networks: Sequence[Logits]) -> tuple[list[Logits], int]:
+    """How to answer many batches soonest: the networks to ask, and from how many threads at once.
+
+    On a CPU a network that takes all cores for one batch waits at every layer for the slowest of them, and for whatever
+    decodes beside it; so in ONNX Runtime each core has batches of its own.
+    """
+    if all(isinstance(network, OnnxNetwork) for network in networks):
+        return [network.lane for network in networks], networks[0].lanes
+    return list(networks), 1
+
+
+def _session(model: str | bytes, threads: int, alone: bool) -> Logits:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = THREADS
+    options.intra_op_num_threads = threads
     if not alone:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # it warns about the machine's devices, which is nobody's concern here
@@ -103,7 +136,7 @@ def onnx_logits(model: str | bytes, alone: bool = True) -> Logits:
 def _onnx(folder: ModelFolder, precision: str) -> Logits:
     file = folder.file(ONNX if precision == "fp32" else INT8)
     try:
-        logits = onnx_logits(str(file), alone=False)
+        logits = OnnxNetwork(str(file), alone=False)
         _fits(logits, folder)
     except Exception as error:  # onnxruntime's own classes derive from nothing narrower
         raise _unfit(file, error) from error

@@ -1,7 +1,7 @@
 """How each strategy trains a trainer's network: by phases of epochs, whole or its upper half, or by fitting a head."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from lobbycard.files import atomic_path
 from lobbycard.poster.checkpoint import BEST, HISTORY, Checkpoint, RunState, read_weights, save_weights
 from lobbycard.poster.halfway import HalfwayFile, half_answers, halfway_dataloaders
 from lobbycard.poster.halves import Halves, cut
-from lobbycard.poster.inference import frozen_forward, network_outputs, pixel_batches, without_head
+from lobbycard.poster.inference import each_batch, frozen_forward, network_outputs, without_head
 from lobbycard.poster.learning import DIVERGED, fitting
 from lobbycard.poster.network import head_name
 from lobbycard.poster.probe import fit_head, set_head
@@ -178,8 +178,15 @@ def _answer_halfway(trainer: "MovieGenreTrainer", halves: Halves, file: HalfwayF
     with progress(len(paths), "features") as bar, without_head(halves.upper, head_name(trainer.network)) as body:
         lower = frozen_forward(halves.lower, (3, *trainer.size), trainer.device, trainer.precision)
         upper = frozen_forward(body, halves.shape, trainer.device, trainer.precision)
-        pixels = pixel_batches(paths, trainer.size, trainer.mean, trainer.std)
-        file.write(half_answers(lower, upper, pixels, pooled, bar))
+
+        def answers() -> Iterator[np.ndarray]:
+            batches = each_batch(half_answers, [lower, upper], paths, trainer.size, trainer.mean, trainer.std)
+            for maps, features in batches:
+                pooled.append(features)
+                bar.update(len(features))
+                yield maps
+
+        file.write(answers())
     return np.concatenate(pooled)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lobbycard.catalog.image import LARGE, MAX_PIXELS, ImageError, Source, load_poster, resize_poster
+from lobbycard.catalog.image import LARGE, MAX_PIXELS, ImageError, Source, load_poster, poster_pixels
 from lobbycard.poster.answers import Choice
 from lobbycard.poster.familiar import statistics
 from lobbycard.poster.predictor import PosterPredictor
@@ -187,7 +187,7 @@ class Service:
 
     def _seen(self, picture: Image.Image, show: int) -> dict[str, Any]:
         """All that is wanted of a picture, which is then given up: for the network, for judging it, and for a page."""
-        pixels = np.asarray(resize_poster(picture, self.predictor.size))
+        pixels = poster_pixels(picture, self.predictor.size)
         return {
             "pixels": pixels,
             "shape": picture.size,
