@@ -18,10 +18,9 @@ from lobbycard.catalog.batches import Batch, answered, normalize
 from lobbycard.catalog.image import ImageError
 from lobbycard.poster.export import write_onnx
 from lobbycard.poster.network import head_name
-from lobbycard.poster.runtimes import Logits, OnnxNetwork, lanes
+from lobbycard.poster.runtimes import LANE_BATCH_SIZE, Logits, OnnxNetwork, lanes
 
 BATCH_SIZE = 32
-LANE_BATCH_SIZE = 4  # of each core's
 
 T = TypeVar("T")
 

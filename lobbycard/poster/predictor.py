@@ -14,10 +14,18 @@ from lobbycard.catalog.image import ImageError, Source
 from lobbycard.errors import InputError
 from lobbycard.poster.artifact import INT8, MANIFEST, ModelFolder, open_model
 from lobbycard.poster.familiar import Familiarity
-from lobbycard.poster.runtimes import Logits, Precision, Runtime, check_installed, choose, lanes, open_logits
+from lobbycard.poster.runtimes import (
+    LANE_BATCH_SIZE,
+    Logits,
+    Precision,
+    Runtime,
+    check_installed,
+    choose,
+    lanes,
+    open_logits,
+)
 
 BATCH_SIZE = 16
-LANE_BATCH_SIZE = 4  # of each core's; 8 are no faster, and take twice the memory (docs/log.md)
 TTA_CROP = 0.9  # share of height and width kept by the cropped view
 
 SAME_INT8 = 0.02  # of any probability; what two processors with the same arithmetic differ by is a tenth of it

@@ -18,6 +18,7 @@ from lobbycard.poster.machine import cores, cpu_name
 Runtime = Literal["auto", "onnx", "torch", "fastai"]
 Precision = Literal["fp32", "fast"]
 THREADS = 0  # that ONNX Runtime may use, 0 for all cores; workers that share a machine set it
+LANE_BATCH_SIZE = 4  # of a core with batches of its own; 8 are no faster, and take twice the memory (docs/log.md)
 PACKAGES = {"onnx": "onnxruntime", "torch": "torch", "fastai": "fastai"}
 FAST = {"onnx": "int8", "torch": "bf16"}  # what `fast` means in each runtime
 
