@@ -15,7 +15,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -64,12 +64,12 @@ def main(
     with TemporaryDirectory() as scratch:
         for size in sizes:
             make_posters(Path(scratch), size, drawn)
-            figures = every_stage(size, Path(scratch), steps, at_once=2 if quick else 1)
-            for name, row in found.items():
-                for key, value in figures[name].items():
-                    row[key].append(value)
-                took, most = row["seconds"][-1], row["peak_mb"][-1]
-                print(f"  {size:>7,}  {name:<12}{took:>9.2f} s{most:>8.0f} MB", flush=True)
+            for name, measured in every_stage(size, Path(scratch), steps, at_once=2 if quick else 1):
+                for key, value in measured.items():
+                    found[name][key].append(value)
+                print(
+                    f"  {size:>7,}  {name:<12}{measured['seconds']:>9.2f} s{measured['peak_mb']:>8.0f} MB", flush=True
+                )
     for row in found.values():
         row["slope"] = round(float(np.log(row["seconds"][-1] / row["seconds"][-2]) / np.log(sizes[-1] / sizes[-2])), 2)
     if plot:
@@ -77,12 +77,12 @@ def main(
     finish({"sizes": sizes, "stages": found, "size": SIZE, "steps": steps, **context(seed=0)}, json_file)
 
 
-def every_stage(n: int, folder: Path, steps: int, at_once: int) -> dict[str, dict[str, float]]:
-    """Seconds and memory by stage; `steps` comes after the others, as it reads what `pack` makes."""
+def every_stage(n: int, folder: Path, steps: int, at_once: int) -> Iterator[tuple[str, dict[str, float]]]:
+    """Each stage's seconds and memory, so many stages at once; `steps` is last, as it reads what `pack` makes."""
     others = [stage for stage in STAGES if stage != "steps"]
     with ThreadPoolExecutor(at_once) as pool:
-        found = dict(zip(others, pool.map(lambda stage: alone(stage, n, folder, steps), others), strict=True))
-    return found | {"steps": alone("steps", n, folder, steps)}
+        yield from zip(others, pool.map(lambda stage: alone(stage, n, folder, steps), others), strict=True)
+    yield "steps", alone("steps", n, folder, steps)
 
 
 def alone(stage: str, n: int, folder: Path, steps: int) -> dict[str, float]:

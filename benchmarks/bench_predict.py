@@ -81,7 +81,7 @@ def compared(rates: dict[str, float], mode: str) -> dict[str, float]:
 def our_ways(folder: Path, files: list[Path], scratch: Path) -> dict[str, Callable[[], float]]:
     """`predict` without the start of its process, which bench_serve.py measures."""
     from lobbycard.poster.answers import Choice, write_answers
-    from lobbycard.poster.predictor import PosterPredictor
+    from lobbycard.poster.predictor import FEW, PosterPredictor
 
     def way(predictor: PosterPredictor) -> float:
         out = scratch / "preds.csv"
@@ -95,7 +95,7 @@ def our_ways(folder: Path, files: list[Path], scratch: Path) -> dict[str, Callab
 
     predictors = {mode: PosterPredictor.load(folder, "onnx", precision=mode) for mode in MODES}
     for predictor in predictors.values():
-        predictor.predict_proba(files[:20])  # opens what a single poster does not need
+        predictor.predict_proba(files[: FEW + 1])  # opens what few posters do not need
     return {f"ours, {mode}": lambda predictor=predictor: way(predictor) for mode, predictor in predictors.items()}
 
 
@@ -121,11 +121,11 @@ def fastai_way(folder: Path, files: list[Path]) -> Callable[[], float]:
 
 def bare_ways(folder: Path, n: int, quick: bool) -> dict[str, Callable[[], float]]:
     """The networks alone, in the way of a few in which each is quickest (4 posters a core if it is to be `quick`)."""
-    from lobbycard.poster.runtimes import OnnxNetwork, lanes
+    from lobbycard.poster.runtimes import OnnxNetwork, per_core
 
     def best(network: OnnxNetwork) -> Callable[[], float]:
         pixels = np.random.default_rng(0).normal(size=(32, 3, SIZE, SIZE)).astype(np.float32)
-        (lane,), cores = lanes([network])
+        (lane,), cores = per_core([network])
 
         def seconds(way: tuple[int, int], count: int) -> float:
             batch, threads = way

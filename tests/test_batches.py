@@ -1,7 +1,6 @@
 """Batches: in order, bad files told apart, the same pixels as one by one."""
 
-import time
-from threading import Barrier, get_ident
+from threading import Barrier, Event, Timer, get_ident
 
 import numpy as np
 import pytest
@@ -57,8 +56,8 @@ def test_an_endless_source_is_read_no_further_than_it_is_used():
     stream.close()
 
 
-def test_lanes_answer_in_order_each_batch_in_a_thread_of_its_own(tmp_path):
-    """Three lanes meet at a barrier that lets nobody through alone: they do work at the same time."""
+def test_several_threads_answer_in_order_at_the_same_time(tmp_path):
+    """They meet at a barrier that lets nobody through alone."""
     paths, meet, seen = pictures(tmp_path, 9), Barrier(3, timeout=30), set()
 
     def answer(batch):
@@ -66,26 +65,27 @@ def test_lanes_answer_in_order_each_batch_in_a_thread_of_its_own(tmp_path):
         seen.add(get_ident())
         return batch
 
-    found = list(answered(paths, (16, 8), 1, answer, lanes=3))
+    found = list(answered(paths, (16, 8), 1, answer, threads=3))
     assert [batch.sources for batch in found] == [[path] for path in paths] and len(seen) == 3
     assert all(np.array_equal(b.pixels[0], poster_array(p, (16, 8))) for b, p in zip(found, paths, strict=True))
 
 
-def test_lanes_tell_a_bad_file_apart_and_pass_on_what_the_answer_raises(tmp_path):
+def test_several_threads_tell_a_bad_file_apart_and_pass_on_what_the_answer_raises(tmp_path):
     paths = pictures(tmp_path, 5)
     paths[1].write_bytes(b"<html>")
-    errors = [batch.errors for batch in answered(paths, (16, 8), 2, lambda batch: batch, lanes=2)]
+    errors = [batch.errors for batch in answered(paths, (16, 8), 2, lambda batch: batch, threads=2)]
     assert "a web page" in errors[0][1] and errors[1:] == [{}, {}]
 
     def fail(batch):
         raise ZeroDivisionError(str(batch.sources[0]))
 
     with pytest.raises(ZeroDivisionError, match=r"0\.png"):
-        list(answered(paths, (16, 8), 2, fail, lanes=2))
+        list(answered(paths, (16, 8), 2, fail, threads=2))
 
 
-def test_whoever_leaves_lanes_early_waits_for_no_more_than_what_is_being_answered():
-    taken, begun = 0, []
+def test_whoever_leaves_early_waits_for_no_more_than_what_is_being_answered():
+    """The first batch is given, the next two are being answered in both threads, the fourth waits: it is never begun."""
+    taken, begun, gate, both = 0, [], Event(), Barrier(3, timeout=30)
 
     def endless():
         nonlocal taken
@@ -95,14 +95,16 @@ def test_whoever_leaves_lanes_early_waits_for_no_more_than_what_is_being_answere
 
     def answer(batch):
         begun.append(batch)
-        time.sleep(0.2)
+        if len(begun) > 1:
+            both.wait()
+            gate.wait(30)
 
-    stream = answered(endless(), (16, 8), 10, answer, lanes=2)
+    stream = answered(endless(), (16, 8), 10, answer, threads=2)
     next(stream)
-    assert taken <= 50  # two batches a lane, and the one that was given
-    began = time.perf_counter()
+    both.wait()
+    Timer(0.3, gate.set).start()
     stream.close()
-    assert time.perf_counter() - began < 1 and len(begun) <= 4
+    assert taken == 40 and len(begun) == 3
 
 
 def test_normalize_equals_torchvision():

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from lobbycard.catalog.image import load_poster, poster_array
 from lobbycard.errors import InputError
 from lobbycard.files import sha256
+from lobbycard.poster import runtimes
 from lobbycard.poster.artifact import open_model
 from lobbycard.poster.predictor import PosterPredictor
 from lobbycard.poster.trainer import MovieGenreTrainer
@@ -76,6 +77,35 @@ def test_a_batch_gives_what_one_by_one_gives(folder, pictures, runtime):
     predictor = PosterPredictor.load(folder, runtime)
     single = np.concatenate([predictor.predict_proba([p]) for p in pictures])
     assert np.abs(predictor.predict_proba(pictures) - single).max() < 1e-5
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_many_pictures_answered_a_batch_a_core_get_what_few_get(folder, pictures, monkeypatch, tta):
+    monkeypatch.setattr(runtimes, "cores", lambda: 3)
+    predictor = PosterPredictor.load(folder, "onnx")
+    few = predictor.predict_proba(pictures, tta)
+    assert "on_one_core" not in vars(predictor._logits)
+    many = [*pictures * 6, b"<html>"]
+    *rows, (_, nothing, why) = predictor.stream(many, tta)
+    assert "on_one_core" in vars(predictor._logits) and nothing is None and "a web page" in why
+    assert [source for source, _, _ in rows] == many[:-1]
+    assert np.abs(np.stack([row for _, row, _ in rows]) - np.tile(few, (6, 1))).max() < 1e-6
+
+
+def test_a_network_whose_file_is_another_by_now_goes_on_as_it_was_loaded(copy, pictures, monkeypatch):
+    monkeypatch.setattr(runtimes, "cores", lambda: 3)
+    predictor = PosterPredictor.load(copy, "onnx")
+    few = predictor.predict_proba(pictures)
+    (copy / "model.onnx").write_bytes(b"another")
+    assert np.abs(predictor.predict_proba(pictures * 6) - np.tile(few, (6, 1))).max() < 1e-6
+    assert "on_one_core" not in vars(predictor._logits)
+
+
+@pytest.mark.parametrize("count", [1, runtimes.MOST_LANES + 1])
+def test_one_core_or_very_many_share_a_batch(folder, pictures, monkeypatch, count):
+    monkeypatch.setattr(runtimes, "cores", lambda: count)
+    predictor = PosterPredictor.load(folder, "onnx")
+    assert len(predictor.predict_proba(pictures * 6)) == 144 and "on_one_core" not in vars(predictor._logits)
 
 
 def test_training_and_serving_see_the_same_pixels(trained, pictures):

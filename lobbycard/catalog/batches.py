@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from threading import Lock
+from threading import Lock, Semaphore
 from typing import TypeVar
 
 import numpy as np
@@ -14,8 +14,9 @@ import numpy as np
 from lobbycard.catalog.image import ImageError, Source, poster_pixels, use_poster
 
 # Pillow decodes outside the interpreter's lock. As many threads as cores would take them from the network (docs/log.md);
-# four feed any network on a CPU, and a cluster's workers share a machine.
-THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))
+# four feed any network on a CPU, a cluster's workers share a machine, and four pictures below `LARGE` take 0.4 GB.
+MOST = 4
+THREADS = max(1, min(MOST, (os.cpu_count() or 1) // 2))
 
 T = TypeVar("T")
 
@@ -52,29 +53,32 @@ def answered(
     size: tuple[int, int],
     batch_size: int,
     answer: Callable[[Batch], T],
-    lanes: int = 1,
+    threads: int = 1,
 ) -> Iterator[T]:
     """What `answer` gives for each batch of pictures, in order.
 
-    With several `lanes`, that many threads each decode a batch and answer it: for an `answer` that takes one core, as all
-    cores then have work without waiting for each other. `answer` is called from all of them at once. With one, the next
-    batches are decoded beside it, as by `batches`.
+    With several `threads`, each decodes a batch and answers it: for an `answer` that takes one core and may be called from
+    all of them at once. With one, the next batches are decoded beside it, as by `batches`.
 
-    `sources` may be endless: no more than two batches a lane are held besides the one that is given.
+    `sources` may be endless: no more than two batches a thread are held besides the one that is given.
     """
-    if lanes == 1:
+    if threads == 1:
         yield from map(answer, batches(sources, size, batch_size))
         return
-    source, alone = iter(sources), Lock()
+    source, alone, decoding = iter(sources), Lock(), Semaphore(MOST)
 
     def work(chunk: list[Source]) -> T:
-        return answer(_batch(chunk, [_read(item, size, alone) for item in chunk], size))
+        results = []
+        for item in chunk:
+            with decoding:
+                results.append(_read(item, size, alone))
+        return answer(_batch(chunk, results, size))
 
-    pool = ThreadPoolExecutor(lanes)
+    pool = ThreadPoolExecutor(threads)
     try:
         ahead: deque[Future[T]] = deque()
         while True:
-            while len(ahead) < 2 * lanes and (chunk := list(islice(source, batch_size))):
+            while len(ahead) < 2 * threads and (chunk := list(islice(source, batch_size))):
                 ahead.append(pool.submit(work, chunk))
             if not ahead:
                 return

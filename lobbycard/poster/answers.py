@@ -20,7 +20,7 @@ from lobbycard.cluster import Engine
 from lobbycard.errors import InputError
 from lobbycard.files import Growing, check_destination, sha256
 from lobbycard.poster import runtimes
-from lobbycard.poster.predictor import PosterPredictor, decided
+from lobbycard.poster.predictor import FEW, PosterPredictor, decided
 from lobbycard.progress import progress
 from lobbycard.scoring.decide import decide
 
@@ -142,7 +142,8 @@ def _answers(
     predictor: PosterPredictor, pictures: Sequence[Path], choice: Choice, tta: bool, done: int
 ) -> Iterator[Lines]:
     """Those of `pictures`, in order, from the one after `done`."""
-    rows = _rows(predictor, islice(pictures, done, None), choice, tta)
+    # Asked for in the same way however many are left: a killed run gives the bytes of one that was not.
+    rows = _rows(predictor, islice(pictures, done, None), choice, tta, many=len(pictures) > FEW)
     while some := list(islice(rows, WRITTEN)):
         yield Lines(as_csv(some), len(some), sum(bool(row[2]) for row in some))
 
@@ -173,7 +174,7 @@ class Answerer:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`item` (B,) are paths as bytes; gives `text`, a line of the CSV each, in UTF-8, and whether it `failed`."""
         paths = [Path(os.fsdecode(path)) for path in batch["item"]]
-        rows = list(_rows(self.predictor, paths, self.choice, self.tta))
+        rows = list(_rows(self.predictor, paths, self.choice, self.tta, many=True))
         return {
             "number": batch["number"],
             "text": np.array([as_csv([row]).encode(errors="backslashreplace") for row in rows], dtype=object),
@@ -181,8 +182,10 @@ class Answerer:
         }
 
 
-def _rows(predictor: PosterPredictor, pictures: Iterable[Path], choice: Choice, tta: bool) -> Iterator[list[str]]:
-    for path, probabilities, error in predictor.stream(pictures, tta):
+def _rows(
+    predictor: PosterPredictor, pictures: Iterable[Path], choice: Choice, tta: bool, many: bool
+) -> Iterator[list[str]]:
+    for path, probabilities, error in predictor.stream(pictures, tta, many):
         if probabilities is None:
             yield [path.as_posix(), "", error, *[""] * len(predictor.labels)]
             continue

@@ -18,7 +18,7 @@ from lobbycard.catalog.batches import Batch, answered, normalize
 from lobbycard.catalog.image import ImageError
 from lobbycard.poster.export import write_onnx
 from lobbycard.poster.network import head_name
-from lobbycard.poster.runtimes import LANE_BATCH_SIZE, Logits, OnnxNetwork, lanes
+from lobbycard.poster.runtimes import LANE_BATCH_SIZE, Logits, OnnxNetwork, per_core
 
 BATCH_SIZE = 32
 
@@ -80,7 +80,7 @@ def each_batch(
             raise ImageError("truncated", next(iter(batch.errors.values())))
         return use(*chosen, normalize(batch.pixels, mean, std))
 
-    chosen, threads = lanes(networks)
+    chosen, threads = per_core(networks)
     yield from answered(paths, size, BATCH_SIZE if threads == 1 else LANE_BATCH_SIZE, answer, threads)
 
 

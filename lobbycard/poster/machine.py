@@ -1,4 +1,4 @@
-"""Which processor this is: speeds that were measured on one say nothing about another."""
+"""Which processor this is, and how many there are: speeds that were measured on one say nothing about another."""
 
 import os
 import platform

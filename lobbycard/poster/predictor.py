@@ -3,8 +3,7 @@
 With ONNX Runtime this imports neither torch nor scikit-learn.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +20,12 @@ from lobbycard.poster.runtimes import (
     Runtime,
     check_installed,
     choose,
-    lanes,
     open_logits,
+    per_core,
 )
 
 BATCH_SIZE = 16
+FEW = 128  # pictures; for these the network is not opened once more (docs/log.md)
 TTA_CROP = 0.9  # share of height and width kept by the cropped view
 
 SAME_INT8 = 0.02  # of any probability; what two processors with the same arithmetic differ by is a tenth of it
@@ -109,17 +109,26 @@ class PosterPredictor:
             rows.append(probabilities)
         return np.stack(rows) if rows else np.empty((0, len(self.labels)), np.float32)
 
-    def stream(self, images: Iterable[Source], tta: bool = False) -> Iterator[tuple[Source, np.ndarray | None, str]]:
-        """For each picture, in order: itself, its (L,) probabilities or None, and the error or an empty string."""
-        images = iter(images)
-        few = list(islice(images, BATCH_SIZE + 1))
-        (network,), threads = lanes([self._logits]) if len(few) > BATCH_SIZE else ([self._logits], 1)
+    def stream(
+        self, images: Iterable[Source], tta: bool = False, many: bool | None = None
+    ) -> Iterator[tuple[Source, np.ndarray | None, str]]:
+        """For each picture, in order: itself, its (L,) probabilities or None, and the error or an empty string.
+
+        Args:
+            images: as of `predict_proba`.
+            tta: as of `predict_proba`.
+            many: whether to prepare for many, which takes a moment and pays from some hundred on: `per_core`. None if
+                `images` has a length that tells.
+        """
+        if many is None:
+            many = isinstance(images, Sized) and len(images) > FEW
+        (network,), threads = per_core([self._logits]) if many else ([self._logits], 1)
 
         def answer(batch: Batch) -> tuple[Batch, np.ndarray]:
             return batch, self._probabilities(network, batch.pixels, tta)
 
         size = BATCH_SIZE if threads == 1 else LANE_BATCH_SIZE
-        for batch, probabilities in answered(chain(few, images), self.size, size, answer, threads):
+        for batch, probabilities in answered(images, self.size, size, answer, threads):
             found = dict(zip(batch.rows.tolist(), probabilities, strict=True))
             for index, source in enumerate(batch.sources):
                 yield source, found.get(index), batch.errors.get(index, "")

@@ -4,6 +4,7 @@ With ONNX Runtime this imports neither torch nor scikit-learn.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ Runtime = Literal["auto", "onnx", "torch", "fastai"]
 Precision = Literal["fp32", "fast"]
 THREADS = 0  # that ONNX Runtime may use, 0 for all cores; workers that share a machine set it
 LANE_BATCH_SIZE = 4  # of a core with batches of its own; 8 are no faster, and take twice the memory (docs/log.md)
+MOST_LANES = 16  # cores with batches of their own, each of which holds what a network makes of so many posters
 PACKAGES = {"onnx": "onnxruntime", "torch": "torch", "fastai": "fastai"}
 FAST = {"onnx": "int8", "torch": "bf16"}  # what `fast` means in each runtime
 
@@ -84,40 +86,51 @@ def check_installed(runtime: str) -> None:
 
 
 class OnnxNetwork:
-    """A network in ONNX Runtime, a function (B, 3, H, W) fp32 normalised -> (B, L) fp32; one batch takes all cores.
+    """A network in ONNX Runtime: (B, 3, H, W) fp32 normalised -> (B, L) fp32.
 
-    `lanes` is how many batches are answered soonest at once, each by `lane`: the same function on one core, which as many
-    threads may call at the same time.
+    It answers in two ways, each opened when it is first used: called, it takes all cores for one batch; `on_one_core` takes
+    one, and as many threads as there are cores may call it at once. Used both ways, its weights are in memory twice.
     """
 
-    def __init__(self, model: str | bytes, alone: bool = True):
-        """Open a network from a file's path or its bytes.
+    def __init__(self, model: str | bytes | Callable[[], str], alone: bool = True):
+        """Name a network by its file's path, a function that gives the path, or its bytes; nothing is opened yet.
 
         Args:
-            alone: whether nothing else wants the cores. Threads then wait for each other without giving them up, which
-                answers one picture 8 % sooner; beside a server's work it costs 4 % of the throughput (docs/log.md).
+            alone: whether nothing else wants the cores when all are taken. Threads then wait for each other without giving
+                them up, which answers one picture 8 % sooner; beside a server's work it costs 4 % of the throughput
+                (docs/log.md).
         """
-        self._model, self._all_cores = model, _session(model, THREADS, alone)
-        self.lanes = THREADS or cores()
+        self._model, self._alone = model, alone
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """The answers to one batch."""
-        return self._all_cores(pixels)
+        return self._on_all_cores(pixels)
 
     @cached_property
-    def lane(self) -> Logits:
-        """Opened when it is first asked for: the weights are then in memory twice."""
-        return _session(self._model, 1, alone=False)
+    def _on_all_cores(self) -> Logits:
+        return self._open(THREADS, self._alone)
+
+    @cached_property
+    def on_one_core(self) -> Logits:
+        """The same function in the thread that calls it."""
+        return self._open(1, alone=False)
+
+    def _open(self, threads: int, alone: bool) -> Logits:
+        return _session(self._model() if callable(self._model) else self._model, threads, alone)
 
 
-def lanes(networks: Sequence[Logits]) -> tuple[list[Logits], int]:
-    """How to answer many batches soonest: the networks to ask, and from how many threads at once.
+def per_core(networks: Sequence[Logits]) -> tuple[list[Logits], int]:
+    """How many batches are answered soonest: the networks to ask, and from how many threads at once.
 
-    On a CPU a network that takes all cores for one batch waits at every layer for the slowest of them, and for whatever
-    decodes beside it; so in ONNX Runtime each core has batches of its own.
+    In ONNX Runtime on a CPU each core has batches of its own, which measured faster than all cores on one batch
+    (docs/log.md); elsewhere, and on more than `MOST_LANES` processors, one batch is asked for at a time.
     """
-    if all(isinstance(network, OnnxNetwork) for network in networks):
-        return [network.lane for network in networks], networks[0].lanes
+    threads = THREADS or cores()
+    if 1 < threads <= MOST_LANES and all(isinstance(network, OnnxNetwork) for network in networks):
+        with suppress(
+            Exception
+        ):  # its file is gone or another by now, or memory is short: what is open goes on answering
+            return [network.on_one_core for network in networks], threads
     return list(networks), 1
 
 
@@ -135,12 +148,14 @@ def _session(model: str | bytes, threads: int, alone: bool) -> Logits:
 
 
 def _onnx(folder: ModelFolder, precision: str) -> Logits:
-    file = folder.file(ONNX if precision == "fp32" else INT8)
+    name = ONNX if precision == "fp32" else INT8
     try:
-        logits = OnnxNetwork(str(file), alone=False)
+        logits = OnnxNetwork(lambda: str(folder.file(name)), alone=False)  # its hash is checked at each opening
         _fits(logits, folder)
+    except InputError:
+        raise
     except Exception as error:  # onnxruntime's own classes derive from nothing narrower
-        raise _unfit(file, error) from error
+        raise _unfit(folder.path / name, error) from error
     return logits
 
 
