@@ -1,5 +1,6 @@
 """A trained network as files that others can read: safetensors, ONNX, and a fastai learner of stock parts."""
 
+import copy
 import importlib
 import logging
 import pathlib
@@ -58,11 +59,13 @@ def write_onnx(network: nn.Module, shape: Sequence[int], path: Path) -> None:
         shape: of one input, (3, H, W) for a poster.
     """
     example = torch.zeros(2, *shape)
+    # From weights that lie channels last, as training leaves them, it would make steps that ONNX Runtime's tools stumble over.
+    network = copy.deepcopy(network).to("cpu", memory_format=torch.contiguous_format).eval()
     with atomic_path(path) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own libraries' deprecations
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            network.eval(),
+            network,
             (example,),
             input_names=["pixels"],
             output_names=["logits"],

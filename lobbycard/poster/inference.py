@@ -102,7 +102,7 @@ def frozen_forward(network: nn.Module, shape: Sequence[int], device: torch.devic
     if device.type == "cpu":
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / "network.onnx"
-            write_onnx(network.to("cpu"), shape, file)
+            write_onnx(network, shape, file)
             return OnnxNetwork(file.read_bytes())
     half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
     layout = torch.channels_last if len(shape) == 3 else torch.contiguous_format
