@@ -1,13 +1,30 @@
 """What may happen to a poster: enough to matter, never what no poster suffers."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from fastai.torch_core import TensorImage
+from fastai.vision.augment import AffineCoordTfm, Brightness, Contrast, PadMode, Saturation, rotate_mat, setup_aug_tfms
 from fasttransform import Pipeline
 from PIL import Image
 
-from lobbycard.poster.augment import AREA, STRETCH, augmentation_sheet, crop_mat, poster_augmentation
+from lobbycard.poster.augment import (
+    AREA,
+    LIGHT,
+    LIT,
+    STRETCH,
+    TURN,
+    TURNED,
+    augmentation_sheet,
+    crop_mat,
+    lights,
+    moved,
+    poster_augmentation,
+    relit,
+    turn_mat,
+)
 
 
 @pytest.fixture
@@ -54,6 +71,46 @@ def test_crops_lie_within_the_poster_and_have_the_areas_and_shapes_they_may_have
     assert AREA[0] * 0.9 < area.min() and area.max() <= AREA[1]
     assert 1 / STRETCH - 1e-6 <= shape.min() < 0.87 and 1.15 < shape.max() <= STRETCH + 1e-6
     assert (mats[:, 0, 1] == 0).all() and (mats[:, 2] == torch.tensor([0.0, 0.0, 1.0])).all()
+
+
+def test_light_is_fastais(halves):
+    """The same draws, so the same pixels, as of its Brightness, Contrast and Saturation."""
+    theirs = setup_aug_tfms([change(max_lighting=LIGHT, p=LIT) for change in (Brightness, Contrast, Saturation)])
+    batch = batch_of(halves, 40)
+    torch.manual_seed(3)
+    expected = Pipeline(theirs, split_idx=0)(batch.clone())
+    torch.manual_seed(3)
+    found = relit(torch.Tensor(batch.clone()), *lights(batch))
+    assert torch.allclose(found, torch.Tensor(expected), atol=2e-6)
+    assert (found - batch).abs().amax((1, 2, 3)).gt(0.02).float().mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(turn_mat, partial(rotate_mat, max_deg=TURN, p=TURNED)), (crop_mat, crop_mat)]
+)
+def test_turns_and_crops_are_resampled_as_by_fastai(halves, ours, theirs):
+    batch = batch_of(halves, 40)
+    transform = AffineCoordTfm(aff_fs=[theirs], pad_mode=PadMode.Border, align_corners=False)
+    torch.manual_seed(3)
+    expected = transform(batch, split_idx=0)
+    torch.manual_seed(3)
+    found = moved(torch.Tensor(batch), ours(torch.Tensor(batch)))
+    assert torch.allclose(found, torch.Tensor(expected), atol=2e-5)
+    assert (found - batch).abs().amax((1, 2, 3)).gt(0.1).sum() > 0
+
+
+def test_a_poster_is_turned_about_its_middle_and_keeps_its_proportions():
+    """A square on a poster that is not square stays a square."""
+    picture = torch.zeros(1, 1, 240, 120)
+    picture[..., 100:140, 40:80] = 1
+    angle = torch.tensor([0.05])
+    mat = turn_mat(torch.empty(4000, 1, 240, 120))
+    turned = mat[(torch.atan2(-mat[:, 1, 0] * 2, mat[:, 0, 0]) - angle).abs().argmin()][None]
+    rows, columns = (moved(picture, turned)[0, 0] > 0.5).nonzero().float().T
+    assert rows.mean() == pytest.approx(119.5, abs=0.5) and columns.mean() == pytest.approx(59.5, abs=0.5)
+    grown = 40 * (np.cos(0.05) + np.sin(0.05))  # what the corners of a square reach when it is turned
+    for side in (rows, columns):
+        assert side.max() - side.min() + 1 == pytest.approx(grown, abs=1.5)
 
 
 def test_a_seed_repeats_it(halves):

@@ -23,7 +23,7 @@ from lobbycard.poster.config import Config
 from lobbycard.poster.learning import mean_average_precision
 from lobbycard.poster.network import Architecture, build, head
 from lobbycard.poster.precision import (
-    AutocastBF16,
+    Autocast,
     choose_device,
     choose_precision,
     is_strided_depthwise,
@@ -494,7 +494,7 @@ def test_bf16_really_computes_in_bf16_and_leaves_fp32_weights(drawn, tmp_path):
     assert set(seen) == {torch.bfloat16}
     assert {p.dtype for p in trainer.network.parameters()} == {torch.float32}
     assert [type(cb) for cb in precision_callbacks(torch.device("cpu"), "fp32")] == []
-    assert isinstance(precision_callbacks(torch.device("cpu"), "bf16")[0], AutocastBF16)
+    assert isinstance(precision_callbacks(torch.device("cpu"), "bf16")[0], Autocast)
 
 
 def test_pain_21_no_worker_processes_anywhere(drawn, tmp_path):

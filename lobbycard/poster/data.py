@@ -94,17 +94,22 @@ class PosterDL(TfmdDL):
             for chosen in self.chunkify(samples):
                 ahead.append(pool.submit(self._read, np.array(chosen)))
                 if len(ahead) > AHEAD:
-                    yield ahead.popleft().result()
+                    yield self._sent(ahead.popleft().result())
             while ahead:
-                yield ahead.popleft().result()
+                yield self._sent(ahead.popleft().result())
 
-    def _read(self, chosen: np.ndarray) -> tuple[TensorImage, TensorMultiCategory]:
-        pinned = (
-            self.device is not None and self.device.type == "cuda"
-        )  # a GPU fetches it at twice the speed from there
+    def _read(self, chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        # A GPU fetches it from pinned memory at twice the speed, and while the processor goes on.
+        pinned = self.device is not None and self.device.type == "cuda"
         batch = torch.empty((len(chosen), *self.pixels.size, 3), dtype=torch.uint8, pin_memory=pinned)
         self.pixels.take(self.rows[chosen], batch.numpy())
-        return TensorImage(batch.movedim(-1, 1)), TensorMultiCategory(self.truth[chosen])
+        truth = torch.empty((len(chosen), self.truth.shape[1]), dtype=self.truth.dtype, pin_memory=pinned)
+        return batch, torch.index_select(self.truth, 0, torch.from_numpy(chosen), out=truth)
+
+    def _sent(self, read: tuple[torch.Tensor, torch.Tensor]) -> tuple[TensorImage, TensorMultiCategory]:
+        """On the device, or on the way there; fastai's own sending would wait for it to arrive."""
+        pictures, truth = (part.to(self.device, non_blocking=True) for part in read)
+        return TensorImage(pictures.movedim(-1, 1)), TensorMultiCategory(truth)
 
     def new(self, dataset: Any = None, cls: type | None = None, **changed: Any) -> TfmdDL:
         """Another loader; of other posters, as `test_dl` makes one, a plain one that opens them itself."""

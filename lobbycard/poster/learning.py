@@ -10,7 +10,6 @@ import torch
 from fastai.callback import schedule  # noqa: F401 - gives Learner its fit_one_cycle and lr_find
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback
-from fastai.callback.mixup import MixUp
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import BCEWithLogitsLossFlat
@@ -21,7 +20,9 @@ from lobbycard.errors import InputError
 from lobbycard.files import atomic_path
 from lobbycard.poster.config import Config
 from lobbycard.poster.network import head, layer_groups
-from lobbycard.poster.precision import AutocastBF16, precision_callbacks
+from lobbycard.poster.patching import unpatch
+from lobbycard.poster.precision import precision_callbacks
+from lobbycard.poster.steps import DeviceMixUp, FusedAdam, RecordedLosses, RunningLoss
 from lobbycard.progress import progress
 from lobbycard.scoring.metrics import average_precision
 
@@ -51,17 +52,19 @@ def poster_learner(
         AccumMetric(mean_average_precision, flatten=False, name="mAP"),
         *(kind(average="macro") for kind in (F1ScoreMulti, PrecisionMulti, RecallMulti)),
     ]
-    return Learner(
+    learn = Learner(
         dls,
         network.to(device),
         loss_func=BCEWithLogitsLossFlat(),
+        opt_func=FusedAdam,
         splitter=splitter,
         metrics=metrics,
         cbs=[
             ChannelsLast(),
             KeptStatistics(everywhere=config.pretrained),
-            *([MixUp(config.mixup)] if config.mixup else []),
+            *([DeviceMixUp(config.mixup)] if config.mixup else []),
             *precision_callbacks(device, precision),
+            RecordedLosses(),
             *tracker(config.tracker, out),
         ],
         wd=config.weight_decay,
@@ -69,6 +72,8 @@ def poster_learner(
         path=out,
         model_dir="checkpoints",
     )
+    learn.recorder.smooth_loss = RunningLoss()
+    return learn
 
 
 class KeptStatistics(Callback):
@@ -175,8 +180,9 @@ def fitting(learn: Learner, config: Config) -> Iterator[None]:
         raise
     finally:
         # fastai calls no `after_fit` when a fit fails or is stopped; a notebook's user goes on with the model.
-        for callback in learn.cbs.filter(lambda cb: isinstance(cb, AutocastBF16)):
-            callback.undo()
+        unpatch(learn.model)
+        for callback in learn.cbs.filter(lambda cb: isinstance(cb, RecordedLosses)):
+            callback.after_fit()
 
 
 def suggest_lr(learn: Learner, config: Config, plot: Path) -> float:

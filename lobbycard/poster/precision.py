@@ -1,14 +1,14 @@
 """Number formats for training: fp16 with loss scaling on CUDA, bf16 on a CPU that has it, fp32 elsewhere."""
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from fastai.callback.core import Callback
-from fastai.callback.fp16 import AMPMode, MixedPrecision
 from torch import nn
 
 from lobbycard.errors import InputError
+from lobbycard.poster.patching import patch, unpatch
+from lobbycard.poster.steps import LossScale
 
 
 def choose_device(asked: str = "auto") -> torch.device:
@@ -50,42 +50,36 @@ def precision_callbacks(device: torch.device, precision: str) -> list[Callback]:
     """The fastai callbacks that make a Learner train in `precision` on `device`."""
     if precision == "fp32":
         return []
-    if device.type == "cuda":
-        return [MixedPrecision(amp_mode=AMPMode.FP16 if precision == "fp16" else AMPMode.BF16)]
-    return [AutocastBF16()]
+    half = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    return [Autocast(half), *([LossScale()] if precision == "fp16" else [])]
 
 
-class AutocastBF16(Callback):
-    """bf16 autocast off CUDA: fastai's MixedPrecision names the device 'cuda' and does nothing elsewhere."""
+class Autocast(Callback):
+    """The network computes in a half precision; weights, loss and update stay in fp32.
+
+    fastai's MixedPrecision opens autocast before a batch and closes it after the loss: stopped in between, it stays open. On
+    a CPU it does nothing.
+    """
 
     order = 10
 
+    def __init__(self, half: torch.dtype):
+        self.half = half
+
     def before_fit(self):
-        self._patch(self.learn.model, _autocast)
+        patch(self.learn.model, autocast, self.half)
         for module in self.learn.model.modules():
-            if is_strided_depthwise(module):
-                self._patch(module, _convolve_in_fp32)
+            if is_strided_depthwise(module) and module.weight.device.type == "cpu":
+                patch(module, _in_fp32)
 
     def after_pred(self):
-        # The loss is taken in fp32: bf16 has too few digits to add up a batch.
-        if self.pred.dtype == torch.bfloat16:
+        # The loss is taken in fp32: half precision has too few digits to add up a batch.
+        if self.pred.dtype == self.half:
             self.learn.pred = self.pred.float()
 
     def after_fit(self):
-        self.undo()
-
-    def undo(self) -> None:
-        """Give the model its own precision back; fastai does not call `after_fit` when a user stops it."""
-        for module in self.learn.model.modules():
-            if isinstance(patched := vars(module).get("forward"), partial) and patched.func in (
-                _autocast,
-                _convolve_in_fp32,
-            ):
-                del module.forward  # the class's own again
-
-    @staticmethod
-    def _patch(module: nn.Module, forward: Callable) -> None:
-        module.forward = partial(forward, module)
+        """Give the model its own precision back; fastai does not call this when a user stops it, `fitting` does."""
+        unpatch(self.learn.model)
 
 
 def is_strided_depthwise(module: nn.Module) -> bool:
@@ -97,11 +91,12 @@ def is_strided_depthwise(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels and max(module.stride) > 1
 
 
-def _autocast(network: nn.Module, *batch: torch.Tensor) -> torch.Tensor:
-    with torch.autocast(batch[0].device.type, dtype=torch.bfloat16):
-        return type(network).forward(network, *batch)
+def autocast(forward: Callable, half: torch.dtype, *batch: torch.Tensor) -> torch.Tensor:
+    """A patch: `forward` in `half` precision."""
+    with torch.autocast(batch[0].device.type, dtype=half):
+        return forward(*batch)
 
 
-def _convolve_in_fp32(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+def _in_fp32(forward, x: torch.Tensor) -> torch.Tensor:
     with torch.autocast(x.device.type, enabled=False):
-        return type(conv).forward(conv, x.float()).to(x.dtype)
+        return forward(x.float()).to(x.dtype)
