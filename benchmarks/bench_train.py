@@ -5,8 +5,8 @@
 
 ResNet-50 at 224 x 224 with random weights, real posters (LOBBYCARD_POSTERS) or drawn ones, interleaved in one run. The peer
 reads files as fastai does, augments as fastai does, and trains in the precision that fastai chooses: fp16 on CUDA, fp32
-elsewhere. The limit is our network's own step (forward, loss, backward, update), precision and batch on one batch that is
-already where it is needed. The last line is one JSON object.
+elsewhere. The limit is our network's own step (forward, loss, backward, update; batch norms folded, on a GPU recorded, as while
+fitting), precision and batch on one batch that is already where it is needed. The last line is one JSON object.
 """
 
 import copy
@@ -31,8 +31,11 @@ from lobbycard.catalog.pixels import FilePixels, PixelFile
 from lobbycard.poster import network as networks
 from lobbycard.poster.config import Config
 from lobbycard.poster.data import poster_dataloaders, poster_pixels
+from lobbycard.poster.folding import fold
 from lobbycard.poster.learning import fitting, poster_learner
-from lobbycard.poster.precision import choose_device, choose_precision
+from lobbycard.poster.patching import patch
+from lobbycard.poster.precision import autocast, choose_device, choose_precision
+from lobbycard.poster.recording import record
 
 SIZE = (224, 224)
 WARM = 2  # steps of each turn that are not counted
@@ -45,6 +48,7 @@ def main(
     rounds: int | None = None,
     n: int | None = None,
     device: str = "auto",
+    compile: bool = False,
     json_file: Path | None = None,
 ) -> None:
     """Measure training.
@@ -56,13 +60,14 @@ def main(
         rounds: turns of each; 3, or 1 with --quick
         n: posters to train on; 1,024, or 128 with --quick
         device: auto, cuda or cpu
+        compile: as train_model.py's --compile, of ours and of the limit
         json_file: also write the last line there
     """
     where = choose_device(device)
     batch_size = batch_size or (8 if quick else 64)
     steps = steps or (2 if quick else 8 if where.type == "cpu" else 40)
     rounds, n = rounds or (1 if quick else 3), max(n or (128 if quick else 1024), batch_size * (steps + WARM + 1))
-    config = Config(batch_size=batch_size, mixup=0.4)
+    config = Config(batch_size=batch_size, mixup=0.4, compile=compile)
     precision = choose_precision(where)
     with TemporaryDirectory() as scratch:
         frame = a_table(n, Path(scratch))
@@ -70,14 +75,14 @@ def main(
         turns = {
             "ours": lambda: steps_of(ours, config, where, steps),
             "peer": lambda: steps_of(peer, None, where, steps),
-            "limit": bare_steps(ours, where, precision, steps),
+            "limit": bare_steps(ours, where, precision, steps, compile),
         }
         seconds: dict[str, list[float]] = {name: [] for name in turns}
         for _ in range(rounds):
             for name, turn in turns.items():
                 seconds[name].append(turn())
         pixels = random_access([Path(path) for path in frame["path"]])
-        reading = {name: read_alone(learn, quick) for name, learn in (("ours", ours), ("peer", peer))}
+        reading = {name: read_alone(learn) for name, learn in (("ours", ours), ("peer", peer))}
     rates = {name: round(steps * batch_size / statistics.median(taken), 2) for name, taken in seconds.items()}
     found = {
         **rates,
@@ -90,6 +95,7 @@ def main(
         "device": torch.cuda.get_device_name() if where.type == "cuda" else where.type,
         "precision": {"ours": precision, "peer": "fp16" if where.type == "cuda" else "fp32"},
         "batch_size": batch_size,
+        "compiled": compile,
         "posters": len(frame),
         **context(seed=0),
     }
@@ -170,22 +176,26 @@ def steps_of(learn: Learner, config: Config | None, device: torch.device, steps:
     return timer.seconds
 
 
-def bare_steps(learn: Learner, device: torch.device, precision: str, steps: int) -> Callable[[], float]:
-    """The same on one batch in memory, without fastai: our network, its precision, batch norm as we train it."""
+def bare_steps(learn: Learner, device: torch.device, precision: str, steps: int, compiled: bool) -> Callable[[], float]:
+    """The same on one batch in memory, without fastai: our network, computed as while fitting, its precision and optimiser."""
 
     network = copy.deepcopy(learn.model).to(device, memory_format=torch.channels_last).train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
+    fold(network)
     half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     loss_of, wait = torch.nn.BCEWithLogitsLoss(), waiting(device)
     x, y = (part.as_subclass(torch.Tensor) for part in learn.dls.one_batch())
+    if half is not None:
+        patch(network, autocast, half)
+    if device.type == "cuda":
+        record(network, tuple(x.shape), device, compiled)
 
     def step() -> None:
-        with torch.autocast(device.type, half, enabled=half is not None):
-            logits = network(x)
+        logits = network(x)
         scaler.scale(loss_of(logits.float(), y)).backward()
         scaler.step(optimiser)
         scaler.update()
@@ -204,10 +214,10 @@ def bare_steps(learn: Learner, device: torch.device, precision: str, steps: int)
     return turn
 
 
-def read_alone(learn: Learner, quick: bool) -> float:
+def read_alone(learn: Learner) -> float:
     """Posters a second that the loader gives where nothing is trained, augmented and on the device."""
     loader, wait = learn.dls.train, waiting(learn.dls.device)
-    done, began, most = 0, None, 2 if quick else 6
+    done, began, most = 0, None, 2
     for x, _ in loader:
         if began is None:
             wait()

@@ -88,6 +88,11 @@ class PosterDL(TfmdDL):
         self.pixels, self.rows, self.truth = pixels, rows, truth
         super().__init__(dataset, **loading)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one poster, channels first."""
+        return (3, *self.pixels.size)
+
     def create_batches(self, samples: Iterator[int]) -> Iterator[tuple[TensorImage, TensorMultiCategory]]:
         ahead: deque = deque()
         with ThreadPoolExecutor(1) as pool:

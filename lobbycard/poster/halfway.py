@@ -100,7 +100,7 @@ class HalfwayLoader(DataLoader):
     ):
         """`whole_steps` drops an incomplete last batch in training."""
         super().__init__(dataset=range(len(rows)), shuffle=training, drop_last=training and whole_steps, **loading)
-        self.file, self.channels_last = file, len(file.shape) == 3
+        self.file, self.shape, self.channels_last = file, file.shape, len(file.shape) == 3
         self.rows, self.targets, self.training = rows, torch.from_numpy(targets.astype(np.float32)), training
 
     def create_batches(self, samples: Iterator[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

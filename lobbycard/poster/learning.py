@@ -19,9 +19,11 @@ from torch import nn
 from lobbycard.errors import InputError
 from lobbycard.files import atomic_path
 from lobbycard.poster.config import Config
+from lobbycard.poster.folding import FoldedBatchNorms
 from lobbycard.poster.network import head, layer_groups
 from lobbycard.poster.patching import unpatch
 from lobbycard.poster.precision import precision_callbacks
+from lobbycard.poster.recording import RecordedSteps
 from lobbycard.poster.steps import DeviceMixUp, FusedAdam, RecordedLosses, RunningLoss
 from lobbycard.progress import progress
 from lobbycard.scoring.metrics import average_precision
@@ -40,6 +42,7 @@ def poster_learner(
     precision: str,
     out: Path,
     splitter: Callable[[nn.Module], list[list[nn.Parameter]]] = layer_groups,
+    say: Callable[[str], None] = print,
 ) -> Learner:
     """A Learner on `network` whose weights files go to `out`/checkpoints.
 
@@ -63,7 +66,9 @@ def poster_learner(
             ChannelsLast(),
             KeptStatistics(everywhere=config.pretrained),
             *([DeviceMixUp(config.mixup)] if config.mixup else []),
+            FoldedBatchNorms(),
             *precision_callbacks(device, precision),
+            RecordedSteps(say, config.compile),
             RecordedLosses(),
             *tracker(config.tracker, out),
         ],

@@ -42,15 +42,27 @@ class Traced:
         return module
 
 
+def follow(network: nn.Module) -> fx.Graph:
+    """The steps of a network's code in eval mode, in which it is left; convolutions, batch norms, linear layers are whole steps.
+
+    Raises:
+        InputError: the code branches on its data, or cannot be followed for another reason.
+    """
+    try:
+        _, *others = inspect.signature(network.forward).parameters.values()  # such as a mask: left at their defaults
+        return _Tracer().trace(network.eval(), concrete_args={other.name: other.default for other in others})
+    except Exception as error:
+        raise InputError(f"{type(network).__name__} cannot be traced ({type(error).__name__})") from error
+
+
 def trace(network: nn.Module, size: tuple[int, int]) -> Traced:
     """Follow a black picture of `size` (height, width) through the network.
 
     Raises:
         InputError: the network's code branches on its data, or cannot be followed for another reason.
     """
+    graph = follow(network)
     try:
-        _, *others = inspect.signature(network.forward).parameters.values()  # such as a mask: left at their defaults
-        graph = _Tracer().trace(network.eval(), concrete_args={other.name: other.default for other in others})
         watched = _Watched(fx.GraphModule(network, graph))
         with torch.no_grad():
             watched.run(torch.zeros(1, 3, *size))

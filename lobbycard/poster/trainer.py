@@ -101,6 +101,10 @@ class MovieGenreTrainer:
         if not self.processes.first:
             self.say = lambda text: None
         self.device = self.processes.place(choose_device(self.config.device))
+        if self.config.compile and self.device.type != "cuda":
+            raise InputError(
+                f"--compile: for a CUDA GPU, and this run is on {self.device.type}, where it gained nothing; leave it out"
+            )
         self.processes.meet(self.device)
         self.precision = choose_precision(self.device, self.config.precision)
         if self.config.strategy == "probe" and self.device.type == "cpu":
@@ -165,7 +169,7 @@ class MovieGenreTrainer:
     def learner(self, dls: DataLoaders, network: nn.Module, splitter: Callable = layer_groups) -> Learner:
         """A Learner on loaders of this run and its network, or a part of that; the first process alone tracks."""
         tracked = self.config if self.processes.first else replace(self.config, tracker="none")
-        return poster_learner(dls, network, tracked, self.device, self.precision, self.config.out, splitter)
+        return poster_learner(dls, network, tracked, self.device, self.precision, self.config.out, splitter, self.say)
 
     def fit(self) -> None:
         """Train by the configured strategy. Raises InputError when weights cannot be had or memory runs out."""
