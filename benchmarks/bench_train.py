@@ -48,7 +48,6 @@ def main(
     rounds: int | None = None,
     n: int | None = None,
     device: str = "auto",
-    compile: bool = False,
     json_file: Path | None = None,
 ) -> None:
     """Measure training.
@@ -60,14 +59,13 @@ def main(
         rounds: turns of each; 3, or 1 with --quick
         n: posters to train on; 1,024, or 128 with --quick
         device: auto, cuda or cpu
-        compile: as train_model.py's --compile, of ours and of the limit
         json_file: also write the last line there
     """
     where = choose_device(device)
     batch_size = batch_size or (8 if quick else 64)
     steps = steps or (2 if quick else 8 if where.type == "cpu" else 40)
     rounds, n = rounds or (1 if quick else 3), max(n or (128 if quick else 1024), batch_size * (steps + WARM + 1))
-    config = Config(batch_size=batch_size, mixup=0.4, compile=compile)
+    config = Config(batch_size=batch_size, mixup=0.4)
     precision = choose_precision(where)
     with TemporaryDirectory() as scratch:
         frame = a_table(n, Path(scratch))
@@ -75,7 +73,7 @@ def main(
         turns = {
             "ours": lambda: steps_of(ours, config, where, steps),
             "peer": lambda: steps_of(peer, None, where, steps),
-            "limit": bare_steps(ours, where, precision, steps, compile),
+            "limit": bare_steps(ours, where, precision, steps),
         }
         seconds: dict[str, list[float]] = {name: [] for name in turns}
         for _ in range(rounds):
@@ -95,7 +93,6 @@ def main(
         "device": torch.cuda.get_device_name() if where.type == "cuda" else where.type,
         "precision": {"ours": precision, "peer": "fp16" if where.type == "cuda" else "fp32"},
         "batch_size": batch_size,
-        "compiled": compile,
         "posters": len(frame),
         **context(seed=0),
     }
@@ -176,7 +173,7 @@ def steps_of(learn: Learner, config: Config | None, device: torch.device, steps:
     return timer.seconds
 
 
-def bare_steps(learn: Learner, device: torch.device, precision: str, steps: int, compiled: bool) -> Callable[[], float]:
+def bare_steps(learn: Learner, device: torch.device, precision: str, steps: int) -> Callable[[], float]:
     """The same on one batch in memory, without fastai: our network, computed as while fitting, its precision and optimiser."""
 
     network = copy.deepcopy(learn.model).to(device, memory_format=torch.channels_last).train()
@@ -192,7 +189,7 @@ def bare_steps(learn: Learner, device: torch.device, precision: str, steps: int,
     if half is not None:
         patch(network, autocast, half)
     if device.type == "cuda":
-        record(network, tuple(x.shape), device, compiled)
+        record(network, tuple(x.shape), device)
 
     def step() -> None:
         logits = network(x)

@@ -98,9 +98,6 @@ class Config:
     """where to train; auto takes a GPU if there is one"""
     precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
     """auto: fp16 on CUDA, bf16 on a CPU that has it, fp32 elsewhere"""
-    compile: bool = False
-    """let PyTorch compile the training step, on a CUDA GPU: a quarter to a third more posters a second, after half a minute
-    or more at the start of each phase; for runs of many minutes"""
     workers: int = -1
     """threads that decode posters where their pixels cannot be kept beside them; below 1 for one a core"""
     tracker: Literal["none", "tensorboard", "wandb"] = "none"

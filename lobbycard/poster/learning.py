@@ -68,7 +68,7 @@ def poster_learner(
             *([DeviceMixUp(config.mixup)] if config.mixup else []),
             FoldedBatchNorms(),
             *precision_callbacks(device, precision),
-            RecordedSteps(say, config.compile),
+            RecordedSteps(say),
             RecordedLosses(),
             *tracker(config.tracker, out),
         ],

@@ -21,13 +21,12 @@ class RecordedSteps(Callback):
 
     It is made before the first epoch of a fit, from the loader's `shape` (C, H, W) and batch size, and changes neither the
     network nor any random draw. Where it cannot be made (no memory for it, code that looks at its data), `say` is told why.
-    `compiled`, PyTorch compiles the network for it first.
     """
 
     order = 12  # after precision and what shares the network among processes
 
-    def __init__(self, say: Callable[[str], None] = print, compiled: bool = False):
-        self.say, self.compiled, self.tried = say, compiled, False
+    def __init__(self, say: Callable[[str], None] = print):
+        self.say, self.tried = say, False
 
     def before_fit(self):
         self.tried = False
@@ -42,13 +41,12 @@ class RecordedSteps(Callback):
         adds_up = self.learn.cbs.filter(lambda callback: isinstance(callback, GradientAccumulation))
         if adds_up or isinstance(network, nn.parallel.DistributedDataParallel):
             return  # each recorded step's gradients stand where the last one's stood; several processes gather them on the way
-        for compiled in (True, False) if self.compiled else (False,):
-            try:
-                return record(network, (dls.train.bs, *shape), dls.device, compiled)
-            except (RuntimeError, AssertionError) as error:
-                torch.cuda.empty_cache()
-                how, why = "compiled" if compiled else "recorded", " ".join(str(error).split())[:120]
-                self.say(f"  the training step cannot be {how}, and is slower for it ({why})")
+        try:
+            record(network, (dls.train.bs, *shape), dls.device)
+        except (RuntimeError, AssertionError) as error:
+            torch.cuda.empty_cache()
+            why = " ".join(str(error).split())[:120]
+            self.say(f"  the training step cannot be recorded, and is slower for it ({why})")
 
     def after_fit(self):
         unpatch(self.learn.model)
@@ -65,26 +63,21 @@ class _Forward(nn.Module):
         return self.compute(x)
 
 
-def record(network: nn.Module, shape: tuple[int, ...], device: torch.device, compiled: bool = False) -> None:
+def record(network: nn.Module, shape: tuple[int, ...], device: torch.device) -> None:
     """Patch a network in training mode so that batches of this `shape` (B, C, H, W) replay a recording of it.
-
-    Args:
-        compiled: record what PyTorch's compiler makes of it, which takes that half a minute or more.
 
     Raises:
         RuntimeError: it cannot be recorded; nothing is patched then.
     """
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    whole = _Forward(network, torch.compile(network.forward, dynamic=False) if compiled else network.forward)
+    whole = _Forward(network, network.forward)
     gc.collect()  # an earlier recording must not be freed while this one is made
     if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
         # Gradients are made by a stream of their own, and PyTorch waits for it as it should.
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     try:
         with torch.random.fork_rng([device]), warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message=".*no current CUDA context.*"
-            )  # of the thread for gradients: it makes one
+            warnings.filterwarnings("ignore", message=".*no current CUDA context.*")  # the gradients' thread makes one
             torch.cuda.make_graphed_callables(whole, (torch.zeros(shape, device=device),), allow_unused_input=True)
     finally:
         with torch.no_grad():

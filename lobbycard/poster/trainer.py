@@ -101,10 +101,6 @@ class MovieGenreTrainer:
         if not self.processes.first:
             self.say = lambda text: None
         self.device = self.processes.place(choose_device(self.config.device))
-        if self.config.compile and self.device.type != "cuda":
-            raise InputError(
-                f"--compile: for a CUDA GPU, and this run is on {self.device.type}, where it gained nothing; leave it out"
-            )
         self.processes.meet(self.device)
         self.precision = choose_precision(self.device, self.config.precision)
         if self.config.strategy == "probe" and self.device.type == "cpu":
