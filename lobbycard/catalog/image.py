@@ -51,6 +51,14 @@ def load_poster(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
         ImageError: the file is no picture of a known format, is cut off or damaged, or is too large.
         FileNotFoundError: `source` is a path and nothing is there.
     """
+    image = _load(source, max_pixels)
+    image = image.copy() if type(image) is not Image.Image else image  # free of the opened file
+    image.info = {}  # nothing of the file's metadata (places, thumbnails, comments) travels on
+    return image
+
+
+def _load(source: Source, max_pixels: int) -> Image.Image:
+    """As `load_poster`; it may be of a kind of Pillow's that remembers its file, which a caller of ours must not be given."""
     Image.core.set_block_size(BLOCK)
     if isinstance(source, Image.Image):
         return _decode(source, "picture", max_pixels, keep=True)
@@ -75,15 +83,15 @@ def load_poster(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def use_poster(source: Source, use: Callable[[Image.Image], T], alone: Lock, max_pixels: int = MAX_PIXELS) -> T:
     """`use` of a loaded picture; a large one is in memory, from decoding to the end of `use`, only while `alone` is held.
 
-    Raises as `load_poster`.
+    `use` must make something new of it: to spare a copy, the picture may still know the file it came from. Raises as `load_poster`.
     """
     try:
-        return use(load_poster(source, min(LARGE, max_pixels)))
+        return use(_load(source, min(LARGE, max_pixels)))
     except ImageError as error:
         if error.status != "too_large" or max_pixels <= LARGE:
             raise
     with alone:
-        return use(load_poster(source, max_pixels))
+        return use(_load(source, max_pixels))
 
 
 def resize_poster(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -161,9 +169,8 @@ def _decode(image: Image.Image, name: str, max_pixels: int, keep: bool = False) 
     with suppress(Exception):  # a broken EXIF block says nothing about the pixels: keep them as they lie
         ImageOps.exif_transpose(image, in_place=True)
     image = _to_rgb(image)
-    image = image.copy() if type(image) is not Image.Image else image  # free of the opened file
-    image.info = {}  # nothing of the file's metadata (places, thumbnails, comments) travels on
-    return image
+    jpeg = image.format == "JPEG"  # others may look into their file again, which is closed by then
+    return image if jpeg or type(image) is Image.Image else image.copy()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
