@@ -83,7 +83,7 @@ def _load(source: Source, max_pixels: int) -> Image.Image:
 def use_poster(source: Source, use: Callable[[Image.Image], T], alone: Lock, max_pixels: int = MAX_PIXELS) -> T:
     """`use` of a loaded picture; a large one is in memory, from decoding to the end of `use`, only while `alone` is held.
 
-    `use` must make something new of it: to spare a copy, the picture may still know the file it came from. Raises as `load_poster`.
+    `use` must make something new of it: to spare a copy, the picture may still know its file. Raises as `load_poster`.
     """
     try:
         return use(_load(source, min(LARGE, max_pixels)))
