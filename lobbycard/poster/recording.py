@@ -41,11 +41,13 @@ class RecordedSteps(Callback):
         adds_up = self.learn.cbs.filter(lambda callback: isinstance(callback, GradientAccumulation))
         if adds_up or isinstance(network, nn.parallel.DistributedDataParallel):
             return  # each recorded step's gradients stand where the last one's stood; several processes gather them on the way
+        why = None
         try:
             record(network, (dls.train.bs, *shape), dls.device)
         except (RuntimeError, AssertionError) as error:
-            torch.cuda.empty_cache()
             why = " ".join(str(error).split())[:120]
+        if why is not None:  # by now the error is gone, and with it what it held of the attempt's memory
+            torch.cuda.empty_cache()
             self.say(f"  the training step cannot be recorded, and is slower for it ({why})")
 
     def after_fit(self):
