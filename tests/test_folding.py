@@ -6,10 +6,14 @@ import pytest
 import timm
 import torch
 import torchvision
+from fastai.callback.core import Callback
 from torch import nn
 
 from lobbycard.poster.folding import fold, foldable
 from lobbycard.poster.patching import Patch, patch, unpatch
+from lobbycard.poster.trainer import MovieGenreTrainer
+
+from .conftest import TINY
 
 NETWORKS = {
     "resnet18": lambda: torchvision.models.resnet18(num_classes=5),
@@ -85,6 +89,56 @@ class Odd(nn.Module):
 def test_what_somebody_else_sees_is_left_alone():
     network = Odd().eval()
     assert foldable(network) == [(network.plain, network.norms[4])]
+
+
+def test_hooks_see_what_they_would_see():
+    network, seen = lived_in("resnet18"), []
+    network.conv1.register_forward_hook(lambda module, given, out: seen.append(out))
+    assert fold(network) == 0 and not seen
+
+
+def patched(network: nn.Module) -> int:
+    return sum("forward" in vars(module) for module in network.modules())
+
+
+class Count(Callback):
+    """How many layers are patched in each training batch; asks for answers, once, after the first epoch."""
+
+    def __init__(self):
+        self.counts, self.asked = [], False
+
+    def before_batch(self):
+        if self.training:
+            self.counts.append(patched(self.learn.model))
+
+    def after_epoch(self):
+        if not self.asked:
+            self.asked = True
+            self.learn.get_preds(ds_idx=1)
+
+
+def test_a_learner_of_ours_folds_in_every_epoch_and_mixes_and_leaves_nothing_behind(drawn, tmp_path):
+    """Also where a callback asks for answers within a fit, or an earlier fit was stopped by Ctrl-C."""
+    settings = {**TINY, "mixup": 0.4, "precision": "bf16", "device": "cpu", "batch_size": 64, "limit": 150}
+    trainer = MovieGenreTrainer(
+        csv=drawn / "MovieGenre.csv", images=drawn / "images", out=tmp_path / "m", say=lambda t: None, **settings
+    )
+    trainer.load(), trainer.download(), trainer.split()
+    learn = trainer.learn
+    foldable_now = len(foldable(learn.model))
+    assert foldable_now > 3
+
+    class Stop(Callback):
+        def after_loss(self):
+            raise KeyboardInterrupt
+
+    with learn.no_bar(), learn.no_logging():
+        with pytest.raises(KeyboardInterrupt):
+            learn.fit(1, cbs=Stop())
+        count = Count()
+        learn.fit(3, cbs=count)
+    assert set(count.counts) == {2 * foldable_now + 1} and count.asked and len(count.counts) >= 3  # and autocast
+    assert patched(learn.model) == 0
 
 
 class Branching(nn.Module):

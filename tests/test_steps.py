@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from fastai.callback import schedule  # noqa: F401 - gives Learner its fit_one_cycle
+from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.mixup import MixUp
+from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import AvgSmoothLoss, Learner
@@ -15,7 +17,7 @@ from fastai.optimizer import Adam
 from torch import nn
 
 from lobbycard.poster.precision import Autocast, precision_callbacks
-from lobbycard.poster.steps import DeviceMixUp, FusedAdam, LossScale, RecordedLosses, RunningLoss
+from lobbycard.poster.steps import DeviceMixUp, FusedAdam, LossScale, RecordedLosses, RunningLoss, ScaledStep
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -90,22 +92,43 @@ def test_frozen_layers_stay_and_have_no_state():
     assert "step" not in learn.opt.state[learn.model[0].weight]
 
 
-def test_a_scaled_loss_takes_the_same_steps_and_passes_over_those_that_overflow():
-    """Powers of two cancel to the bit; an infinite gradient halves the scale and moves nothing."""
-    plain, scaled = fit(learner(FusedAdam)), fit(learner(FusedAdam, LossScale()))
+def test_a_scaled_loss_takes_the_same_steps():
+    plain, scaled = fit(learner(FusedAdam)), fit(learner(FusedAdam, LossScale(), ScaledStep()))
     assert scaled.scaler.get_scale() == 2**16
     assert torch.allclose(weights(plain), weights(scaled), atol=1e-6)
 
+
+class Watch(Callback):
+    """The weights after each step."""
+
+    order = 99
+
+    def before_fit(self):
+        self.seen = [weights(self.learn)]
+
+    def after_batch(self):
+        if self.training:
+            self.seen.append(weights(self.learn).clone())
+
+
+def test_a_step_that_overflows_moves_nothing_and_halves_the_scale():
     spoilt = batches()
-    spoilt[5] = (spoilt[5][0] * float("inf"), spoilt[5][1])
-    without = fit(learner(FusedAdam, seen=[batch for i, batch in enumerate(batches()) if i != 5]), 1, 1e-2)
-    learn = learner(FusedAdam, LossScale(), seen=spoilt)
-    learn.model[1].eval()
+    spoilt[5] = (spoilt[5][0], spoilt[5][1] * 1e35)  # a finite loss, whose scaled gradients are not
+    learn = learner(FusedAdam, LossScale(), ScaledStep(), Watch(), seen=spoilt)
     with learn.no_bar(), learn.no_logging():
         learn.fit(1, 1e-2)
+    moved = [not torch.equal(one, other) for one, other in zip(learn.watch.seen, learn.watch.seen[1:], strict=False)]
+    assert moved == [step != 5 for step in range(12)]
     assert learn.scaler.get_scale() == 2**15
     assert {float(state["step"]) for state in learn.opt.state_dict()["state"]} == {11}
-    assert torch.isfinite(weights(learn)).all() and len(without.recorder.losses) == 11
+
+
+def test_gradients_are_clipped_at_their_own_size():
+    """fastai's GradientClip comes after the loss scale, and before the step."""
+    with_scale = (GradientClip(1e-9), LossScale(), ScaledStep())
+    clipped, scaled, free = (fit(learner(FusedAdam, *more)) for more in ((GradientClip(1e-9),), with_scale, ()))
+    assert torch.allclose(weights(clipped), weights(scaled), atol=1e-7)
+    assert (weights(clipped) - weights(free)).abs().max() > 0.01
 
 
 def test_loss_scaling_is_that_of_fastais_mixed_precision():
@@ -114,37 +137,42 @@ def test_loss_scaling_is_that_of_fastais_mixed_precision():
         ours = fit(learner(FusedAdam, *precision_callbacks(DEVICE, "fp16")))
         theirs = fit(learner(Adam, MixedPrecision()))
         assert (weights(ours) - weights(theirs)).abs().max() < 2e-3
-    cast, scale = precision_callbacks(torch.device("cuda"), "fp16")
-    assert isinstance(cast, Autocast) and cast.half == torch.float16 and isinstance(scale, LossScale)
+    cast, scale, step = precision_callbacks(torch.device("cuda"), "fp16")
+    assert isinstance(cast, Autocast) and cast.half == torch.float16
+    assert isinstance(scale, LossScale) and isinstance(step, ScaledStep)
     (cast,) = precision_callbacks(torch.device("cuda"), "bf16")
     assert cast.half == torch.bfloat16
 
 
-def test_mixing_is_fastais():
-    """The same draws give the same batch."""
+def test_a_state_that_lies_otherwise_than_its_weights_is_laid_out_anew():
+    """PyTorch's kernel would pair the wrong numbers, and say nothing."""
     found = []
-    for kind in (MixUp, DeviceMixUp):
-        x, y = batches(1)[0]
+    for optimiser in (FusedAdam, Adam):
+        learn = learner(optimiser)
+        learn.model.to(memory_format=torch.channels_last)
+        fit(learn, 1)
+        learn.model.to(memory_format=torch.contiguous_format)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1, 1e-2)
+        found.append(weights(learn))
+    assert (found[0] - found[1]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 8, 8), (6, 50, 16), (6, 12), (1, 3, 8, 8)])
+def test_mixing_is_fastais_for_pictures_and_for_a_transformers_halves(shape):
+    """The same draws give the same batch: of pictures, of tokens, of features."""
+    found = []
+    for kind in (MixUp, DeviceMixUp) if shape[0] > 1 else (DeviceMixUp,):  # fastai's fails with one
+        torch.manual_seed(4)
+        x, y = torch.randn(shape), torch.randint(0, 2, (shape[0], 4)).float()
         callback = kind(0.4)
-        if DEVICE.type == "cuda":
-            callback.distrib = DeviceMixUp(0.4).distrib
         callback.learn = SimpleNamespace(xb=(x,), yb=(y,), x=x, y=y, loss_func=nn.BCEWithLogitsLoss())
         callback.before_train()
         torch.manual_seed(5)
         callback.before_batch()
         found.append((callback.learn.xb[0], callback.learn.yb[0]))
-    (x, y), (ours_x, ours_y) = found
-    if DEVICE.type == "cpu":
-        assert torch.equal(ours_x, x) and torch.equal(ours_y, y)
-    assert not torch.equal(ours_x, batches(1)[0][0]) and ours_y.min() >= 0 and ours_y.max() <= 1
-
-
-def test_a_batch_of_two_is_mixed_too():
-    callback = DeviceMixUp(0.4)
-    x, y = (part[:2] for part in batches(1)[0])
-    callback.learn = SimpleNamespace(xb=(x,), yb=(y,))
-    callback.before_batch()
-    assert callback.learn.xb[0].shape == x.shape
+        assert callback.learn.xb[0].shape == x.shape and (shape[0] == 1 or not torch.equal(callback.learn.xb[0], x))
+    assert torch.equal(found[0][0], found[-1][0]) and torch.equal(found[0][1], found[-1][1])
 
 
 def test_the_running_loss_is_fastais_and_ends_on_the_processor():

@@ -93,6 +93,10 @@ class PosterDL(TfmdDL):
         """Of one poster, channels first."""
         return (3, *self.pixels.size)
 
+    @property
+    def _on_gpu(self) -> bool:
+        return self.device is not None and torch.device(self.device).type == "cuda"
+
     def create_batches(self, samples: Iterator[int]) -> Iterator[tuple[TensorImage, TensorMultiCategory]]:
         ahead: deque = deque()
         with ThreadPoolExecutor(1) as pool:
@@ -105,7 +109,7 @@ class PosterDL(TfmdDL):
 
     def _read(self, chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         # A GPU fetches it from pinned memory at twice the speed, and while the processor goes on.
-        pinned = self.device is not None and self.device.type == "cuda"
+        pinned = self._on_gpu
         batch = torch.empty((len(chosen), *self.pixels.size, 3), dtype=torch.uint8, pin_memory=pinned)
         self.pixels.take(self.rows[chosen], batch.numpy())
         truth = torch.empty((len(chosen), self.truth.shape[1]), dtype=self.truth.dtype, pin_memory=pinned)
@@ -113,7 +117,7 @@ class PosterDL(TfmdDL):
 
     def _sent(self, read: tuple[torch.Tensor, torch.Tensor]) -> tuple[TensorImage, TensorMultiCategory]:
         """On the device, or on the way there; fastai's own sending would wait for it to arrive."""
-        pictures, truth = (part.to(self.device, non_blocking=True) for part in read)
+        pictures, truth = (part.to(self.device, non_blocking=self._on_gpu) for part in read)
         return TensorImage(pictures.movedim(-1, 1)), TensorMultiCategory(truth)
 
     def new(self, dataset: Any = None, cls: type | None = None, **changed: Any) -> TfmdDL:

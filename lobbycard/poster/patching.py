@@ -20,6 +20,17 @@ def patch(module: nn.Module, function: Callable, *more: Any) -> None:
     module.forward = patched
 
 
+def is_patched(network: nn.Module, function: Callable | None = None) -> bool:
+    """Whether any layer computes `function`, or, if none is given, anything but what it would by itself."""
+    for module in network.modules():
+        forward = vars(module).get("forward")
+        while isinstance(forward, Patch):
+            if function in (None, forward.func):
+                return True
+            forward = forward.before
+    return False
+
+
 def unpatch(network: nn.Module) -> None:
     """Let every layer compute its own again; what others have put in its place stays."""
     for module in network.modules():

@@ -7,8 +7,8 @@ from fastai.callback.core import Callback
 from torch import nn
 
 from lobbycard.errors import InputError
-from lobbycard.poster.patching import patch, unpatch
-from lobbycard.poster.steps import LossScale
+from lobbycard.poster.patching import is_patched, patch, unpatch
+from lobbycard.poster.steps import LossScale, ScaledStep
 
 
 def choose_device(asked: str = "auto") -> torch.device:
@@ -51,7 +51,7 @@ def precision_callbacks(device: torch.device, precision: str) -> list[Callback]:
     if precision == "fp32":
         return []
     half = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-    return [Autocast(half), *([LossScale()] if precision == "fp16" else [])]
+    return [Autocast(half), *([LossScale(), ScaledStep()] if precision == "fp16" else [])]
 
 
 class Autocast(Callback):
@@ -67,10 +67,14 @@ class Autocast(Callback):
         self.half = half
 
     def before_fit(self):
+        if is_patched(self.learn.model, autocast):
+            return
         patch(self.learn.model, autocast, self.half)
         for module in self.learn.model.modules():
             if is_strided_depthwise(module) and module.weight.device.type == "cpu":
                 patch(module, _in_fp32)
+
+    before_train = before_fit  # `get_preds` within a fit ends it, as far as callbacks are told
 
     def after_pred(self):
         # The loss is taken in fp32: half precision has too few digits to add up a batch.

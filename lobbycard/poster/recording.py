@@ -1,6 +1,6 @@
 """A network's step recorded once on a GPU, and replayed: its thousand operations are then asked for with two calls.
 
-Asking takes the processor some 20 microseconds each; with a fast GPU, or few posters a step, that is longer than they take
+Asking takes the processor some 25 microseconds each; with a fast GPU, or few posters a step, that is longer than they take
 (docs/log.md). CUDA graphs need the same shape in each step, so what has another one is computed as ever.
 """
 
@@ -39,8 +39,9 @@ class RecordedSteps(Callback):
             return
         self.tried = True
         adds_up = self.learn.cbs.filter(lambda callback: isinstance(callback, GradientAccumulation))
-        if adds_up or isinstance(network, nn.parallel.DistributedDataParallel):
-            return  # each recorded step's gradients stand where the last one's stood; several processes gather them on the way
+        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+        if adds_up or hooked or isinstance(network, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            return  # hooks are not replayed; gradients stand where the last step's stood, and are gathered on the way
         why = None
         try:
             record(network, (dls.train.bs, *shape), dls.device)
@@ -68,6 +69,9 @@ class _Forward(nn.Module):
 def record(network: nn.Module, shape: tuple[int, ...], device: torch.device) -> None:
     """Patch a network in training mode so that batches of this `shape` (B, C, H, W) replay a recording of it.
 
+    What it answers stands where the last answer stood: each batch has to be through its backward pass before the next one.
+    PyTorch's warning of gradients that come from another stream stays off.
+
     Raises:
         RuntimeError: it cannot be recorded; nothing is patched then.
     """
@@ -77,10 +81,15 @@ def record(network: nn.Module, shape: tuple[int, ...], device: torch.device) -> 
     if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
         # Gradients are made by a stream of their own, and PyTorch waits for it as it should.
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
+    generator = torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+    before = generator.clone_state()
     try:
         with torch.random.fork_rng([device]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*no current CUDA context.*")  # the gradients' thread makes one
             torch.cuda.make_graphed_callables(whole, (torch.zeros(shape, device=device),), allow_unused_input=True)
+    except BaseException:
+        generator.graphsafe_set_state(before)  # the one in use believes that it is still recorded (PyTorch to 2.11)
+        raise
     finally:
         with torch.no_grad():
             for name, buffer in network.named_buffers():  # statistics that trying it out has moved

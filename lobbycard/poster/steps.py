@@ -15,7 +15,7 @@ from torch.optim.adamw import adamw
 
 
 class FusedAdam(Optimizer):
-    """fastai's Adam with decoupled weight decay, all parameters of a group in one operation of PyTorch's.
+    """fastai's Adam with decoupled weight decay, a group of parameters in two operations of PyTorch's: with decay and without.
 
     Its state has fastai's names; `step` is a tensor, since PyTorch counts it on the device. fastai's own wrapper of PyTorch's
     optimisers would decay biases and batch norms, too.
@@ -56,6 +56,11 @@ class FusedAdam(Optimizer):
             state["grad_avg"], state["sqr_avg"] = torch.zeros_like(p), torch.zeros_like(p)
         if not isinstance(state.get("step"), torch.Tensor):  # a number in what fastai's own Adam has left
             state["step"] = torch.full((), float(state.get("step", 0)), device=p.device)
+        for name in ("grad_avg", "sqr_avg"):
+            if (
+                state[name].stride() != p.stride()
+            ):  # laid out anew since: PyTorch's kernel walks through memory side by side
+                state[name] = torch.empty_like(p).copy_(state[name])
         return state
 
     def zero_grad(self) -> None:
@@ -69,7 +74,7 @@ class LossScale(Callback):
     """fp16's small gradients survive since the loss is multiplied before them; a step that overflows is passed over.
 
     fastai's MixedPrecision looks twice a step at what the GPU has found. Here the optimiser's kernel does, and nobody waits.
-    `learn.scaler` is the GradScaler, as with fastai's. Goes with `FusedAdam`.
+    `learn.scaler` is the GradScaler, as with fastai's. Goes with `FusedAdam` and `ScaledStep`.
     """
 
     order = 10
@@ -81,27 +86,37 @@ class LossScale(Callback):
         self.learn.loss_grad = self.learn.scaler.scale(self.learn.loss_grad)
 
     def before_step(self):
-        self.learn.scaler.step(self.learn.opt)
-        raise CancelStepException  # it is done
+        self.learn.scaler.unscale_(self.learn.opt)  # so that what comes after, such as GradientClip, sees the gradients
 
     def after_step(self):
         self.learn.scaler.update()
 
 
+class ScaledStep(Callback):
+    """Takes the step of `LossScale`, after all others that look at the gradients."""
+
+    order = 95
+
+    def before_step(self):
+        self.learn.scaler.step(self.learn.opt)
+        raise CancelStepException  # it is done
+
+
 class DeviceMixUp(MixUp):
-    """fastai's MixUp, whose draws are made where the batch is."""
+    """fastai's MixUp, whose draws are made on the GPU where the batch is on one."""
 
     def before_batch(self):
         x, y = self.learn.xb[0], self.learn.yb[0]
-        if self.distrib.concentration1.device != x.device:
-            alpha = self.distrib.concentration1.to(x.device)
+        where = x.device if x.is_cuda else torch.device("cpu")  # other devices lack the distribution
+        if self.distrib.concentration1.device != where:
+            alpha = self.distrib.concentration1.to(where)
             self.distrib = torch.distributions.Beta(alpha, alpha)
-        drawn = self.distrib.sample((len(y),))
+        drawn = self.distrib.sample((len(y),)).to(x.device)
         self.lam = torch.maximum(drawn, 1 - drawn)
-        others = torch.randperm(len(y), device=x.device)
+        others = torch.randperm(len(y), device=where).to(x.device)
         self.yb1 = (y[others],)
-        self.learn.xb = (torch.lerp(x[others], x, self.lam[:, None, None, None]),)
-        self.learn.yb = (torch.lerp(self.yb1[0], y, self.lam[:, None]),)
+        mixed = lambda one, other: torch.lerp(other, one, self.lam.view(-1, *[1] * (one.ndim - 1)))  # noqa: E731
+        self.learn.xb, self.learn.yb = (mixed(x, x[others]),), (mixed(y, self.yb1[0]),)
 
 
 class RunningLoss(AvgSmoothLoss):
